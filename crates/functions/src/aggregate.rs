@@ -1,0 +1,113 @@
+//! Aggregate functions, and the plain rules and final functions that the incremental operators share with them.
+
+use datafusion::arrow::datatypes::i256;
+use millpond_types::{SqlError, SqlState, SqlType};
+
+/// Digits after the point of avg over integers.
+pub const AVG_SCALE: i8 = 16;
+
+/// The type of `sum` over `ty`.
+///
+/// # Errors
+/// 42883 if the type cannot be summed.
+pub fn sum_type(ty: &SqlType) -> Result<SqlType, SqlError> {
+    match ty {
+        SqlType::Int2 | SqlType::Int4 => Ok(SqlType::Int8),
+        SqlType::Int8 => Ok(SqlType::Numeric(38, 0)),
+        SqlType::Numeric(p, s) if *p <= 38 => Ok(SqlType::Numeric(38, *s)),
+        SqlType::Numeric(_, s) => Ok(SqlType::Numeric(76, *s)),
+        SqlType::Float4 => Ok(SqlType::Float4),
+        SqlType::Float8 => Ok(SqlType::Float8),
+        SqlType::Interval => Ok(SqlType::Interval),
+        other => Err(no_aggregate("sum", other)),
+    }
+}
+
+/// The type of `avg` over `ty`: numerics keep at least [`AVG_SCALE`] digits after the point where they fit beside the
+/// whole digits of the input.
+///
+/// # Errors
+/// 42883 if the type cannot be averaged.
+pub fn avg_type(ty: &SqlType) -> Result<SqlType, SqlError> {
+    match ty {
+        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 => Ok(SqlType::Numeric(38, AVG_SCALE)),
+        SqlType::Numeric(p, s) => {
+            let precision = if *p <= 38 { 38 } else { 76 };
+            let room = precision - (*p as i8 - *s);
+            Ok(SqlType::Numeric(precision as u8, AVG_SCALE.max(*s).min(room).max(*s)))
+        }
+        SqlType::Float4 | SqlType::Float8 => Ok(SqlType::Float8),
+        SqlType::Interval => Ok(SqlType::Interval),
+        other => Err(no_aggregate("avg", other)),
+    }
+}
+
+fn no_aggregate(name: &str, ty: &SqlType) -> SqlError {
+    let shown = crate::error::type_name(ty);
+    SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}({shown}) does not exist")).hint(
+        "No function matches the given name and argument types. You might need to add explicit type casts.",
+    )
+}
+
+/// The result of sum over int2 and int4.
+///
+/// # Errors
+/// 22003 beyond bigint.
+pub fn sum_to_bigint(sum: i128) -> Result<i64, SqlError> {
+    i64::try_from(sum)
+        .map_err(|_| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))
+}
+
+/// The result of sum over bigint and over numeric(p <= 38, s): the sum itself, if it has at most 38 digits.
+///
+/// # Errors
+/// 22003 beyond.
+pub fn sum_to_numeric(sum: i128) -> Result<i128, SqlError> {
+    if sum.unsigned_abs() < 10u128.pow(38) { Ok(sum) } else { Err(overflow()) }
+}
+
+/// `sum / count` for numeric(p <= 38): `sum` at `sum_scale`, the answer at `scale` digits after the point, rounded half
+/// away from zero. For integers `sum_scale` is 0 and `scale` is [`AVG_SCALE`]. `count` is not 0.
+///
+/// # Errors
+/// 22003 if the answer has more than 38 digits.
+pub fn avg_from_sum_count(sum: i128, sum_scale: i8, count: i64, scale: i8) -> Result<i128, SqlError> {
+    debug_assert!(count != 0 && scale >= sum_scale);
+    let factor = 10i128.pow(scale.abs_diff(sum_scale).into());
+    let answer = match sum.checked_mul(factor) {
+        Some(scaled) => divide_rounded(scaled, i128::from(count)),
+        None => {
+            let answer = avg_from_sum_count_wide(i256::from_i128(sum), sum_scale, count, scale)?;
+            answer.to_i128().ok_or_else(overflow)?
+        }
+    };
+    sum_to_numeric(answer)
+}
+
+/// As [`avg_from_sum_count`], for numeric(p > 38).
+///
+/// # Errors
+/// 22003 if the answer has more than 76 digits.
+pub fn avg_from_sum_count_wide(sum: i256, sum_scale: i8, count: i64, scale: i8) -> Result<i256, SqlError> {
+    debug_assert!(count != 0 && scale >= sum_scale);
+    let factor = i256::from_i128(10).checked_pow(scale.abs_diff(sum_scale).into()).ok_or_else(overflow)?;
+    let count = i256::from_i128(count.into());
+    let scaled = sum.checked_mul(factor).ok_or_else(overflow)?;
+    let (quotient, rest) = (scaled.wrapping_div(count), scaled.wrapping_rem(count));
+    let up = rest.wrapping_abs() >= count.wrapping_abs().wrapping_sub(rest.wrapping_abs());
+    let step = i256::from_i128(if (scaled < i256::ZERO) == (count < i256::ZERO) { 1 } else { -1 });
+    Ok(if up && rest != i256::ZERO { quotient.wrapping_add(step) } else { quotient })
+}
+
+fn divide_rounded(a: i128, b: i128) -> i128 {
+    let (quotient, rest) = (a / b, a % b);
+    if rest != 0 && rest.unsigned_abs() >= b.unsigned_abs() - rest.unsigned_abs() {
+        quotient + if (a < 0) == (b < 0) { 1 } else { -1 }
+    } else {
+        quotient
+    }
+}
+
+fn overflow() -> SqlError {
+    SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow")
+}
