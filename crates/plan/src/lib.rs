@@ -1,1 +1,34 @@
+//! From a statement and a catalog snapshot to plans: plain printable data.
+//!
+//! A [`Planner`] binds names against one catalog snapshot and gives a [`QueryPlan`]: DataFusion's `LogicalPlan`, typed as
+//! PostgreSQL types it and put through a fixed list of rules ([`rules`]), the same for a one-off SELECT and for a view.
+//! From there two ways part: [`batch`] makes it something that DataFusion executes over a snapshot, and
+//! [`incremental::lower`] makes it an [`incremental::Plan`], which the engine renders into operators. TUMBLE and HOP are
+//! the node [`window::WindowTvf`] in between. Writes are planned by [`dml`], the expressions of a relation's own columns
+//! (watermark, default, generated, check) by [`column`].
+//!
+//! Not here: execution, state, sessions. This crate reads the catalog and never changes it. Begin at [`Planner`].
 
+pub mod batch;
+pub mod column;
+mod context;
+pub mod dml;
+mod errors;
+pub mod incremental;
+mod metadata;
+mod names;
+mod parameters;
+mod planner;
+mod rules;
+mod source;
+mod sql_types;
+pub mod window;
+
+pub use batch::{batch, replace_relations, without_late_rows};
+pub use column::{ColumnExpression, physical};
+pub use context::SystemTables;
+pub use dml::{DeletePlan, InsertPlan, OnConflict, UpdatePlan};
+pub use metadata::Metadata;
+pub use parameters::bind_parameters;
+pub use planner::{PlanSettings, Planner, QueryPlan};
+pub use source::{RelationFacts, RelationSource};

@@ -1,0 +1,186 @@
+//! The incremental plan: what the dataflow must do to keep a view up to date, as plain printable data.
+//!
+//! A [`Plan`] is a tree of [`Node`]s in an array, inputs before users. A node's columns have unique names, so an
+//! [`Expr`] over a node's schema names a column by its bare name; operators that need no expression (grouping, aggregate
+//! arguments) name columns by index. `Display` prints what EXPLAIN shows; [`Plan::fingerprint`] is the text that a
+//! checkpoint is compared with.
+//!
+//! **Lateness.** Rows of a source carry `_watermark` ([`crate::Metadata::Watermark`]): the topic's watermark before their
+//! own frame. An operator with a [`WindowClose`] refuses a row iff its `end` is not NULL, its `watermark` is not NULL, and
+//! `end + lateness_us <= watermark`. No other operator refuses rows. The column is threaded from the [`Input`] to the
+//! operator that needs it and is dropped there.
+
+mod display;
+mod lower;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::Expr;
+use millpond_types::{RelationId, SqlType};
+
+pub use lower::{LowerOptions, lower};
+
+use crate::Metadata;
+use crate::window::WindowKind;
+
+/// The place of a node in [`Plan::nodes`].
+pub type NodeId = usize;
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Inputs come before the nodes that use them; the last one is the result.
+    pub nodes: Vec<Node>,
+    /// Names (may repeat) and types of the result's columns, which are the last node's columns in order.
+    pub columns: Vec<(String, SqlType)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub operator: Operator,
+    pub inputs: Vec<NodeId>,
+    /// Output columns; names are unique within the node.
+    pub schema: SchemaRef,
+    /// No row is ever retracted: deltas need no weights.
+    pub append_only: bool,
+    /// Columns of which no two rows have the same values (NULLs equal), where planning can prove it. Empty: at most one row.
+    pub key: Option<Vec<usize>>,
+    /// The column of event time that the watermark bounds, where planning can trace it.
+    pub event_time: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Operator {
+    Input(Input),
+    Map(Map),
+    Aggregate(Aggregate),
+    HopAggregate(HopAggregate),
+    Window(Window),
+    /// UNION ALL of inputs with equal column types.
+    Union,
+}
+
+/// The deltas of a relation of the catalog.
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub relation: RelationId,
+    pub name: String,
+    pub columns: Vec<InputColumn>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputColumn {
+    /// The n-th declared column of the relation.
+    Stored(usize),
+    /// A column that the log knows of each row; `_watermark` is the last where an operator above closes by time.
+    Metadata(Metadata),
+}
+
+/// Keeps the rows for which `filter` is true, then computes `projection` from them. Linear: no state.
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// Over the input's columns; NULL is not true.
+    pub filter: Option<Expr>,
+    /// One expression per output column, over the input's columns, without aliases.
+    pub projection: Vec<Expr>,
+}
+
+/// GROUP BY. Output columns: the group's, then one per call.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// Input columns; NULLs are equal to each other.
+    pub group: Vec<usize>,
+    pub calls: Vec<AggregateCall>,
+    /// No GROUP BY at all: exactly one row, also over an empty input.
+    pub global: bool,
+    pub close: Option<WindowClose>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AggregateFunction {
+    CountStar,
+    /// Rows whose argument is not NULL.
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+}
+
+#[derive(Clone, Debug)]
+pub struct AggregateCall {
+    pub function: AggregateFunction,
+    /// Input column; `None` for `count(*)` alone.
+    pub argument: Option<usize>,
+    /// FILTER (WHERE …): a boolean input column; only rows where it is true count.
+    pub filter: Option<usize>,
+    pub result: SqlType,
+}
+
+/// When a group's window is over: its state is freed, and later rows are refused as late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowClose {
+    /// The source whose watermark closes the window.
+    pub source: RelationId,
+    /// Input column with the window's end (timestamp). In a [`HopAggregate`] there is no such column: `None`, and the end
+    /// is that of the window a row is counted into.
+    pub end: Option<usize>,
+    /// Input column with the row's `_watermark`.
+    pub watermark: usize,
+    /// `allowed_lateness` of the view.
+    pub lateness_us: i64,
+    /// EMIT ON WINDOW CLOSE: a group's row appears when its window is over, and not before.
+    pub emit_on_close: bool,
+}
+
+/// GROUP BY straight over HOP, to be computed per slice: rows are not copied size/slide times. A row whose time is NULL
+/// belongs to no window. Output columns: the group's, then one per call.
+#[derive(Clone, Debug)]
+pub struct HopAggregate {
+    /// Always [`WindowKind::Hop`].
+    pub window: WindowKind,
+    /// Input column of type timestamp or timestamptz.
+    pub time: usize,
+    /// In output order; at least one is the window's start or end.
+    pub group: Vec<HopColumn>,
+    pub calls: Vec<AggregateCall>,
+    pub close: Option<WindowClose>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopColumn {
+    Input(usize),
+    WindowStart,
+    WindowEnd,
+}
+
+/// TUMBLE or HOP as a function of rows: each row once per window that it belongs to, with `window_start` and `window_end`
+/// after the input's columns. A row whose time is NULL belongs to no window. Linear: no state.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub window: WindowKind,
+    /// Input column of type timestamp or timestamptz.
+    pub time: usize,
+}
+
+impl Plan {
+    pub fn root(&self) -> &Node {
+        self.nodes.last().expect("a plan has at least its input")
+    }
+
+    /// The relations read, each once.
+    pub fn relations(&self) -> Vec<RelationId> {
+        let mut relations = Vec::new();
+        for node in &self.nodes {
+            if let Operator::Input(input) = &node.operator
+                && !relations.contains(&input.relation)
+            {
+                relations.push(input.relation);
+            }
+        }
+        relations
+    }
+
+    /// A text that is equal for plans whose state on disk is interchangeable.
+    pub fn fingerprint(&self) -> String {
+        format!("{}", self.verbose())
+    }
+}
