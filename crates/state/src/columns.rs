@@ -1,0 +1,1 @@
+//! Kernels over columns that lie in several arrays.
