@@ -119,7 +119,11 @@ impl Options {
     ///
     /// # Errors
     /// 22023 for another, naming those that work.
-    pub fn take_choice<'a>(&mut self, _name: &str, _choices: &[&'a str]) -> Result<Option<&'a str>, SqlError> {
+    pub fn take_choice<'a>(
+        &mut self,
+        _name: &str,
+        _choices: &[&'a str],
+    ) -> Result<Option<&'a str>, SqlError> {
         unimplemented!()
     }
 

@@ -26,7 +26,11 @@ pub enum Statement {
     CreateMaterializedView(CreateMaterializedView),
     CreateSink(CreateSink),
     CreateIndex(CreateIndex),
-    CreateSchema { name: String, if_not_exists: bool, position: usize },
+    CreateSchema {
+        name: String,
+        if_not_exists: bool,
+        position: usize,
+    },
     Drop(Drop),
     Alter(Alter),
     Comment(Comment),
@@ -34,7 +38,11 @@ pub enum Statement {
     Insert(Box<ast::Insert>),
     Update(Box<ast::Update>),
     Delete(Box<ast::Delete>),
-    Truncate { tables: Vec<RelationName>, cascade: bool, restart_identity: bool },
+    Truncate {
+        tables: Vec<RelationName>,
+        cascade: bool,
+        restart_identity: bool,
+    },
     Query(Box<ast::Query>),
     Copy(Box<Copy>),
     Subscribe(Subscribe),
@@ -44,11 +52,21 @@ pub enum Statement {
     SetTransaction(TransactionModes),
     /// `SET SESSION CHARACTERISTICS AS TRANSACTION …`
     SetSessionCharacteristics(TransactionModes),
-    Commit { chain: bool },
-    Rollback { chain: bool },
-    Savepoint { name: String },
-    ReleaseSavepoint { name: String },
-    RollbackToSavepoint { name: String },
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
+    Savepoint {
+        name: String,
+    },
+    ReleaseSavepoint {
+        name: String,
+    },
+    RollbackToSavepoint {
+        name: String,
+    },
 
     Set(Set),
     Reset(Reset),
@@ -64,20 +82,37 @@ pub enum Statement {
     Declare(Declare),
     Fetch(Fetch),
     /// `CLOSE c`; `None` is `CLOSE ALL`.
-    Close { name: Option<String> },
+    Close {
+        name: Option<String>,
+    },
     Prepare(Prepare),
-    Execute { name: String, parameters: Vec<ast::Expr> },
+    Execute {
+        name: String,
+        parameters: Vec<ast::Expr>,
+    },
     /// `None` is `DEALLOCATE ALL`.
-    Deallocate { name: Option<String> },
-    Listen { channel: String },
+    Deallocate {
+        name: Option<String>,
+    },
+    Listen {
+        channel: String,
+    },
     /// `None` is `UNLISTEN *`.
-    Unlisten { channel: Option<String> },
-    Notify { channel: String, payload: Option<String> },
+    Unlisten {
+        channel: Option<String>,
+    },
+    Notify {
+        channel: String,
+        payload: Option<String>,
+    },
 
     /// Known to sqlparser and of no use to Millpond so far.
     Other(Box<ast::Statement>),
     /// Known by its first words only (`CREATE SECRET`, `REFRESH MATERIALIZED VIEW`, …): nothing behind them was read.
-    Unsupported { command: String, position: usize },
+    Unsupported {
+        command: String,
+        position: usize,
+    },
 }
 
 /// A name of a column in a definition, and where it stands.
@@ -343,9 +378,20 @@ pub struct Alter {
 #[derive(Clone, Debug, PartialEq)]
 pub enum AlterAction {
     RenameTo(ColumnName),
-    RenameColumn { from: ColumnName, to: ColumnName },
-    AddColumn { column: ColumnDef, constraints: Vec<Constraint>, if_not_exists: bool },
-    DropColumn { column: ColumnName, if_exists: bool, cascade: bool },
+    RenameColumn {
+        from: ColumnName,
+        to: ColumnName,
+    },
+    AddColumn {
+        column: ColumnDef,
+        constraints: Vec<Constraint>,
+        if_not_exists: bool,
+    },
+    DropColumn {
+        column: ColumnName,
+        if_exists: bool,
+        cascade: bool,
+    },
     SetOptions(Options),
     ResetOptions(Vec<String>),
     OwnerTo(String),
@@ -379,7 +425,10 @@ pub struct Copy {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum CopyRelation {
-    Table { name: RelationName, columns: Vec<ColumnName> },
+    Table {
+        name: RelationName,
+        columns: Vec<ColumnName>,
+    },
     Query(QueryText),
     /// `COPY (SUBSCRIBE …) TO STDOUT`
     Subscribe(Subscribe),
@@ -526,7 +575,10 @@ pub enum Discard {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Show {
     /// `SHOW TABLES [FROM schema]` and the like.
-    Objects { kind: ObjectKind, schema: Option<String> },
+    Objects {
+        kind: ObjectKind,
+        schema: Option<String>,
+    },
     Schemas,
     Jobs,
     /// `SHOW INDEXES FROM t`
@@ -534,8 +586,14 @@ pub enum Show {
     /// `SHOW COLUMNS FROM t`
     Columns(RelationName),
     /// `SHOW CREATE TABLE t`
-    Create { kind: ObjectKind, name: RelationName },
-    Setting { name: String, position: usize },
+    Create {
+        kind: ObjectKind,
+        name: RelationName,
+    },
+    Setting {
+        name: String,
+        position: usize,
+    },
     All,
 }
 
