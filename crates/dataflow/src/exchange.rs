@@ -1,0 +1,1 @@
+//! Splitting deltas by hash.

@@ -1,0 +1,2 @@
+//! A node.
+pub(super) struct Node;

@@ -1,0 +1,121 @@
+//! What a node computes, as plain data over column numbers of its source.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::physical_plan::PhysicalExpr;
+pub use millpond_functions::window::{Hop, Tumble};
+
+/// Keeps the rows for which `filter` is true (NULL is not true), then computes one column per pair of `projection`.
+#[derive(Clone, Debug)]
+pub struct MapSpec {
+    pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// Expressions over the source's columns, each with the name and type of its output column.
+    pub projection: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
+}
+
+/// Each row once per window that its time belongs to, with `window_start` and `window_end` (of the type of the time
+/// column, not null) after the columns of the source. A row whose time is NULL belongs to no window and is dropped; a row
+/// whose window is out of range is rejected (22008).
+#[derive(Clone, Copy, Debug)]
+pub struct WindowSpec {
+    /// A column of microsecond timestamps.
+    pub time: usize,
+    pub kind: WindowKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum WindowKind {
+    Tumble(Tumble),
+    Hop(Hop),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AggregateFunction {
+    CountStar,
+    /// Rows whose argument is not NULL.
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AggregateCall {
+    pub function: AggregateFunction,
+    /// A column of the source; `None` for `count(*)` alone.
+    pub argument: Option<usize>,
+    /// A boolean column of the source: only rows where it is true count.
+    pub filter: Option<usize>,
+    /// The type of the result, as `functions::aggregate` gives it for the argument's type: `sum(int2|int4)` Int64,
+    /// `sum(int8)` Decimal128(38, 0), `sum(numeric)` Decimal of the same scale, `avg(int*)` Decimal128(38, 16), and so on.
+    pub result: DataType,
+}
+
+/// When the window of a group is over.
+///
+/// A row is refused as late iff `window_end + lateness_micros <= W`, where W is the value of its column `watermark`; a NULL
+/// in either is not late. The state of a window is freed at the end of the epoch in which the watermark of the source passes
+/// `window_end + lateness_micros`; what was published stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseSpec {
+    /// Column of the source: the end of the row's window. The columns of the group must determine it.
+    pub window_end: usize,
+    /// Column of the source that holds the start of the same window, where there is one: it need not be stored per group.
+    pub window_start: Option<usize>,
+    /// Column of the source (Int64 or timestamp): W before the row's frame, NULL before the first watermark.
+    pub watermark: usize,
+    pub lateness_micros: i64,
+    /// A group's row appears when the watermark passes `window_end`, and not before; then rows that come within the
+    /// allowed lateness correct it.
+    pub emit_on_close: bool,
+}
+
+/// GROUP BY.
+#[derive(Clone, Debug)]
+pub struct AggregateSpec {
+    /// Columns of the source; NULLs are equal to each other.
+    pub keys: Vec<usize>,
+    pub calls: Vec<AggregateCall>,
+    /// The source never retracts; a negative weight is then a [`crate::Fault`].
+    pub append_only: bool,
+    pub close: Option<CloseSpec>,
+    /// No GROUP BY: one row also over an empty input, from the first epoch on.
+    pub global: bool,
+    /// Output columns: the keys, then one per call.
+    pub schema: SchemaRef,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupColumn {
+    Input(usize),
+    WindowStart,
+    WindowEnd,
+}
+
+/// As [`CloseSpec`], where the windows are made by the operator itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopClose {
+    pub watermark: usize,
+    pub lateness_micros: i64,
+    pub emit_on_close: bool,
+}
+
+/// GROUP BY straight over HOP, per slice of gcd(slide, size). A row whose time is NULL belongs to no window.
+#[derive(Clone, Debug)]
+pub struct HopSpec {
+    /// A column of microsecond timestamps.
+    pub time: usize,
+    /// Windows start at `offset_micros` + n × `slide_micros` since 1970-01-01.
+    pub slide_micros: i64,
+    pub size_micros: i64,
+    pub offset_micros: i64,
+    /// In output order; at least one is the window's start or end.
+    pub keys: Vec<GroupColumn>,
+    pub calls: Vec<AggregateCall>,
+    pub append_only: bool,
+    pub close: Option<HopClose>,
+    /// Output columns: the keys, then one per call.
+    pub schema: SchemaRef,
+}
