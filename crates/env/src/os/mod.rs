@@ -1,0 +1,14 @@
+//! The real machine.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this module is the one place where the operating system is reached"
+)]
+
+mod disk;
+mod folder;
+mod store;
+mod time;
+
+pub use disk::Disk;
+pub use store::{StoreError, object_store};
+pub use time::{Clock, Random};
