@@ -11,9 +11,12 @@
 //! Begin at [`rewrite`].
 
 pub mod aggregate;
+mod calendar;
 pub mod cast;
 pub mod error;
+mod kernel;
 pub mod numeric;
+mod operator;
 pub mod registry;
 pub mod rewrite;
 pub mod text;
