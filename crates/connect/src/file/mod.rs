@@ -1,0 +1,2 @@
+pub mod sink;
+pub mod source;
