@@ -13,9 +13,12 @@
 //!
 //! Not here: what a name means (catalog), what an expression means (plan). Begin at [`statement`].
 
+mod dialect;
+mod lexer;
 pub mod limits;
 pub mod name;
 pub mod options;
+mod parser;
 pub mod statement;
 pub mod types;
 
@@ -32,43 +35,48 @@ use millpond_types::{SqlError, SqlType};
 /// # Errors
 /// 42601 in PostgreSQL's words (`syntax error at or near "x"`) with the place; 54000 and 54001 for a text that is too
 /// long or nested too deeply; 0A000 for what Millpond knows and does not do; 42704 for an unknown type.
-pub fn parse(_text: &str) -> Result<Vec<ParsedStatement>, SqlError> {
-    unimplemented!()
+pub fn parse(text: &str) -> Result<Vec<ParsedStatement>, SqlError> {
+    parser::each(text, |reader| reader.parsed_statement())
 }
 
 /// The one statement of a text, such as a definition that the catalog keeps.
 ///
 /// # Errors
 /// As [`parse`]; 42601 when there is none or more than one.
-pub fn parse_one(_text: &str) -> Result<ParsedStatement, SqlError> {
-    unimplemented!()
+pub fn parse_one(text: &str) -> Result<ParsedStatement, SqlError> {
+    parser::one(text, |reader| reader.parsed_statement())
 }
 
 /// A text that is one expression: a DEFAULT, a generated column, a watermark.
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_expression(_text: &str) -> Result<ast::Expr, SqlError> {
-    unimplemented!()
+pub fn parse_expression(text: &str) -> Result<ast::Expr, SqlError> {
+    parser::one(text, |reader| reader.expression().map(|expression| expression.expr))
 }
 
 /// A text that is one query: the body of a view.
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_query(_text: &str) -> Result<Box<ast::Query>, SqlError> {
-    unimplemented!()
+pub fn parse_query(text: &str) -> Result<Box<ast::Query>, SqlError> {
+    parser::one(text, |reader| reader.query())
 }
 
 /// A text that names a type, as in `'int4'::regtype` or a connector's option.
 ///
 /// # Errors
 /// As [`parse`]; 42704 for an unknown type.
-pub fn parse_type(_text: &str) -> Result<SqlType, SqlError> {
-    unimplemented!()
+pub fn parse_type(text: &str) -> Result<SqlType, SqlError> {
+    parser::one(text, |reader| reader.data_type())
 }
 
 /// The position, for an error, of a span in a tree that this crate parsed; `None` for a node that has no place.
 pub fn position_of(span: sqlparser::tokenizer::Span) -> Option<usize> {
     (span.start.line > 0).then_some(span.start.column as usize)
 }
+
+#[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
+mod tests;

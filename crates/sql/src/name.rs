@@ -2,8 +2,34 @@
 
 use std::fmt;
 
-use millpond_types::SqlError;
+use millpond_types::{SqlError, SqlState};
 use sqlparser::ast;
+use sqlparser::ast::Spanned;
+
+use crate::position_of;
+
+/// PostgreSQL's NAMEDATALEN - 1.
+const NAME_BYTES_MAX: usize = 63;
+
+/// Words that cannot name a table or column without quotes (PostgreSQL 15: reserved, and those for types and functions).
+const RESERVED: &str = "all analyse analyze and any array as asc asymmetric authorization binary both case cast check \
+     collate collation column concurrently constraint create cross current_catalog current_date current_role \
+     current_schema current_time current_timestamp current_user default deferrable desc distinct do else end except \
+     false fetch for foreign freeze from full grant group having ilike in initially inner intersect into is isnull join \
+     lateral leading left like limit localtime localtimestamp natural not notnull null offset on only or order outer \
+     overlaps placing primary references returning right select session_user similar some symmetric table tablesample \
+     then to trailing true union unique user using variadic verbose when where window with";
+
+/// Words that can, and that quote_ident quotes all the same.
+const COLUMN_NAMES: &str = "between bigint bit boolean char character coalesce dec decimal exists extract float greatest \
+     grouping inout int integer interval least national nchar none normalize nullif numeric out overlay position \
+     precision real row setof smallint substring time timestamp treat trim values varchar xmlattributes xmlconcat \
+     xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable";
+
+/// True for a word that is a name only in quotes.
+pub(crate) fn is_reserved(lower: &str) -> bool {
+    RESERVED.split_ascii_whitespace().any(|word| word == lower)
+}
 
 /// A relation as it was named: perhaps with its schema, folded, with its place. A database in front is dropped: there is
 /// one.
@@ -11,6 +37,7 @@ use sqlparser::ast;
 pub struct RelationName {
     pub schema: Option<String>,
     pub name: String,
+    /// In characters from 1; 0 when the name came from no text.
     pub position: usize,
 }
 
@@ -22,8 +49,22 @@ impl RelationName {
 
     /// # Errors
     /// 42601 for more than three parts or a part that is not a name.
-    pub fn from_ast(_name: &ast::ObjectName) -> Result<Self, SqlError> {
-        unimplemented!()
+    pub fn from_ast(name: &ast::ObjectName) -> Result<Self, SqlError> {
+        let position = position_of(name.span()).unwrap_or(0);
+        let parts = name.0.iter().map(|part| part.as_ident().map(fold)).collect::<Option<Vec<_>>>();
+        let error = || SqlError::new(SqlState::SYNTAX_ERROR, format!("improper relation name: {name}"));
+        Self::from_parts(parts.ok_or_else(error)?, position)
+    }
+
+    /// From folded parts: `[database.][schema.]name`.
+    pub(crate) fn from_parts(mut parts: Vec<String>, position: usize) -> Result<Self, SqlError> {
+        let written = parts.join(".");
+        let too_many = format!("improper qualified name (too many dotted names): {written}");
+        let name = parts.pop().filter(|_| parts.len() <= 2);
+        let Some(name) = name else {
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, too_many).at(position));
+        };
+        Ok(Self { schema: parts.pop(), name, position })
     }
 
     /// An error about this name: at its place, if it has one.
@@ -34,27 +75,121 @@ impl RelationName {
 
 /// Quoted where needed: `s."T"`.
 impl fmt::Display for RelationName {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented!()
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{}.", quote_identifier(schema))?;
+        }
+        f.write_str(&quote_identifier(&self.name))
     }
 }
 
 /// An identifier as PostgreSQL keeps it: lower case unless quoted, at most 63 bytes.
-pub fn fold(_identifier: &ast::Ident) -> String {
-    unimplemented!()
+pub fn fold(identifier: &ast::Ident) -> String {
+    fold_word(&identifier.value, identifier.quote_style.is_some())
+}
+
+pub(crate) fn fold_word(word: &str, quoted: bool) -> String {
+    // Only ASCII: so does PostgreSQL in a multi-byte encoding.
+    let mut name = if quoted { word.to_owned() } else { word.to_ascii_lowercase() };
+    name.truncate((0..=NAME_BYTES_MAX).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0));
+    name
 }
 
 /// As quote_ident: in double quotes unless it is a plain lower-case word that is no keyword.
-pub fn quote_identifier(_name: &str) -> String {
-    unimplemented!()
+pub fn quote_identifier(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let keyword = || is_reserved(name) || COLUMN_NAMES.split_ascii_whitespace().any(|word| word == name);
+    if plain && !keyword() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 /// As quote_literal, for texts without NUL.
-pub fn quote_literal(_value: &str) -> String {
-    unimplemented!()
+pub fn quote_literal(value: &str) -> String {
+    let doubled = value.replace('\'', "''");
+    if value.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
 }
 
 /// The name among `known` that a user most likely meant by `name`: few letters apart, else `None`.
-pub fn nearest<'a>(_name: &str, _known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    unimplemented!()
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted: Vec<char> = name.chars().flat_map(char::to_lowercase).take(NAME_BYTES_MAX).collect();
+    let scored = known.into_iter().filter_map(|candidate| {
+        let letters: Vec<char> =
+            candidate.chars().flat_map(char::to_lowercase).take(NAME_BYTES_MAX).collect();
+        let distance = edit_distance(&wanted, &letters);
+        // A third of the letters may differ, and never all.
+        let allowed = (wanted.len().max(letters.len()) / 3).max(1);
+        (distance <= allowed && distance < wanted.len().max(letters.len())).then_some((distance, candidate))
+    });
+    scored.min().map(|(_, candidate)| candidate)
+}
+
+/// Letters to insert, delete, replace or swap with a neighbour (optimal string alignment).
+fn edit_distance(a: &[char], b: &[char]) -> usize {
+    let mut before_last = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before_last[j - 2] + 1);
+            }
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_misses_are_found_and_strangers_are_not() {
+        let known = ["partitions", "retention", "retention_bytes", "idle_timeout"];
+        for (name, expected) in [
+            ("partition", Some("partitions")),
+            ("retension", Some("retention")),
+            ("Retention", Some("retention")),
+            ("idel_timeout", Some("idle_timeout")),
+            ("connector", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(name, known), expected, "{name}");
+        }
+        assert_eq!(nearest("tt", ["t1", "ab"]), Some("t1"));
+    }
+
+    #[test]
+    fn identifiers_are_quoted_as_quote_ident_does() {
+        for (name, quoted) in [
+            ("a", "a"),
+            ("_a1", "_a1"),
+            ("A", "\"A\""),
+            ("1a", "\"1a\""),
+            ("a b", "\"a b\""),
+            ("a\"b", "\"a\"\"b\""),
+            ("select", "\"select\""),
+            ("timestamp", "\"timestamp\""),
+            ("text", "text"),
+            ("", "\"\""),
+        ] {
+            assert_eq!(quote_identifier(name), quoted);
+        }
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\b"), "E'a\\\\b'");
+    }
+
+    #[test]
+    fn long_names_are_cut_at_a_character() {
+        assert_eq!(fold_word(&"Ä".repeat(40), false).len(), 62);
+        assert_eq!(fold_word(&"A".repeat(80), false), "a".repeat(63));
+        assert_eq!(fold_word("ÄB", false), "Äb");
+    }
 }

@@ -1,0 +1,153 @@
+//! PostgreSQL's dialect with Millpond's additions inside of expressions and FROM.
+//!
+//! sqlparser asks for PostgreSQL's identity by `TypeId` in some places and by method in others, so ours answers both:
+//! everything that `PostgreSqlDialect` overrides is handed on to it, method by method. A test counts those of the version
+//! in use, because sqlparser's own macro for this does not work outside of its crate in 0.62.
+
+use std::any::TypeId;
+use std::cell::Cell;
+
+use sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement, TableFactor};
+use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// One per text: it counts the parser's attempts.
+#[derive(Debug)]
+pub(crate) struct MillpondDialect {
+    /// Expressions that may still be begun. sqlparser tries alternatives and goes back, which some wrong texts make
+    /// exponential; a statement that parses stays far below.
+    attempts: Cell<u64>,
+}
+
+impl Default for MillpondDialect {
+    fn default() -> Self {
+        Self { attempts: Cell::new(u64::MAX) }
+    }
+}
+
+impl MillpondDialect {
+    pub fn with_attempts(attempts: u64) -> Self {
+        Self { attempts: Cell::new(attempts) }
+    }
+}
+
+macro_rules! as_postgres {
+    ($($name:ident)*) => { $(fn $name(&self) -> bool { POSTGRES.$name() })* };
+}
+
+impl Dialect for MillpondDialect {
+    fn dialect(&self) -> TypeId {
+        POSTGRES.dialect()
+    }
+
+    as_postgres! {
+        supports_unicode_string_literal supports_filter_during_aggregation supports_group_by_expr
+        allow_extract_custom allow_extract_single_quotes supports_create_index_with_clause
+        supports_explain_with_utility_options supports_listen_notify supports_factorial_operator
+        supports_bitwise_shift_operators supports_comment_on supports_load_extension
+        supports_named_fn_args_with_colon_operator supports_named_fn_args_with_expr_name
+        supports_empty_projections supports_nested_comments supports_string_escape_constant
+        supports_numeric_literal_underscores supports_array_typedef_with_brackets supports_geometric_types
+        supports_set_names supports_alter_column_type_using supports_notnull_operator
+        supports_interval_options supports_insert_table_alias supports_create_table_like_parenthesized
+        supports_select_wildcard_with_alias supports_comma_separated_trim supports_xml_expressions
+
+    }
+
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        POSTGRES.identifier_quote_style(identifier)
+    }
+
+    fn is_delimited_identifier_start(&self, ch: char) -> bool {
+        POSTGRES.is_delimited_identifier_start(ch)
+    }
+
+    fn is_identifier_start(&self, ch: char) -> bool {
+        POSTGRES.is_identifier_start(ch)
+    }
+
+    fn is_identifier_part(&self, ch: char) -> bool {
+        POSTGRES.is_identifier_part(ch)
+    }
+
+    fn is_custom_operator_part(&self, ch: char) -> bool {
+        POSTGRES.is_custom_operator_part(ch)
+    }
+
+    fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
+        POSTGRES.is_reserved_for_identifier(keyword)
+    }
+
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        POSTGRES.get_next_precedence(parser)
+    }
+
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        POSTGRES.prec_value(precedence)
+    }
+
+    // From here on, ours.
+
+    fn supports_table_versioning(&self) -> bool {
+        true
+    }
+
+    fn supports_match_recognize(&self) -> bool {
+        true
+    }
+
+    /// `TABLE t` as an argument is the relation itself: read as `(SELECT * FROM t)`, so that resolvers see it.
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let attempts = self.attempts.get();
+        if attempts == 0 {
+            return Some(Err(ParserError::RecursionLimitExceeded));
+        }
+        self.attempts.set(attempts - 1);
+        let is_table = parser.peek_keyword(Keyword::TABLE)
+            && matches!(parser.peek_nth_token_ref(1).token, Token::Word(_));
+        is_table.then(|| {
+            parser.advance_token();
+            parser.parse_object_name(false).map(|name| Expr::Subquery(select_all(name)))
+        })
+    }
+
+    fn is_table_factor_alias(&self, explicit: bool, keyword: &Keyword, parser: &mut Parser) -> bool {
+        explicit || (self.is_table_alias(keyword, parser) && !at_emit(parser))
+    }
+
+    fn is_select_item_alias(&self, explicit: bool, keyword: &Keyword, parser: &mut Parser) -> bool {
+        explicit || (self.is_column_alias(keyword, parser) && !at_emit(parser))
+    }
+}
+
+/// The current word begins an EMIT clause, and is no alias.
+fn at_emit(parser: &Parser) -> bool {
+    let is_emit = match &parser.get_current_token().token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case("emit"),
+        _ => false,
+    };
+    is_emit
+        && match &parser.peek_token_ref().token {
+            Token::Word(next) => {
+                ["on", "changes", "final", "after"].iter().any(|w| next.value.eq_ignore_ascii_case(w))
+            }
+            _ => false,
+        }
+}
+
+/// `SELECT * FROM name`
+pub(crate) fn select_all(name: ObjectName) -> Box<Query> {
+    let tokens = Tokenizer::new(&POSTGRES, "SELECT * FROM t").tokenize().expect("a fixed text");
+    let parsed = Parser::new(&POSTGRES).with_tokens(tokens).parse_statement().expect("a fixed text");
+    let Statement::Query(mut query) = parsed else { unreachable!("a fixed text that is a query") };
+    if let SetExpr::Select(select) = query.body.as_mut()
+        && let TableFactor::Table { name: placeholder, .. } = &mut select.from[0].relation
+    {
+        *placeholder = name;
+    }
+    query
+}
