@@ -19,7 +19,9 @@ pub struct Fault {
 /// Why a graph stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    #[error("a group has the weight {weight} at the end of an epoch: more rows are retracted than were inserted")]
+    #[error(
+        "a group has the weight {weight} at the end of an epoch: more rows are retracted than were inserted"
+    )]
     NegativeWeight { weight: i64 },
     #[error("an input that was said to be append-only retracts rows")]
     NotAppendOnly,

@@ -1,31 +1,22 @@
 //! Groups and their accumulators.
-use millpond_state::{KeyedRun, StateFault};
+//!
+//! [`group_by`] and [`hop`] are the operators; both keep [`windows::Windows`], a table per window (or one for all).
+//! A [`table::Table`] is slots behind a hash index; [`layout`] says what its words mean, [`key`] and [`accumulator`] how
+//! they are read and changed, [`call`] how results are made of them, [`freeze`] how they leave for a checkpoint and return.
 
-use crate::NodeId;
+mod accumulator;
+mod call;
+mod freeze;
+pub(crate) mod group_by;
+pub(crate) mod hop;
+mod index;
+mod key;
+mod layout;
+mod multiset;
+mod order;
+mod slots;
+mod table;
+mod windows;
 
-/// One row per group: window (NULL without one), key columns, then accumulator columns.
-pub const STATE_GROUPS: &str = "groups";
-/// One row per distinct value of a min or max whose input retracts: window, key columns, call, value, then its weight.
-pub const STATE_VALUES: &str = "values";
-
-/// What changed in one state of one node since the last freeze: copied, not yet encoded.
-pub struct Frozen {
-    pub node: NodeId,
-    /// [`STATE_GROUPS`] or [`STATE_VALUES`].
-    pub state: &'static str,
-}
-
-impl Frozen {
-    /// Rows, among them those of deleted keys.
-    pub fn rows(&self) -> usize {
-        unimplemented!()
-    }
-
-    /// Decodes, sorts and packs the rows: work for a background thread.
-    ///
-    /// # Errors
-    /// If the rows cannot be made a run.
-    pub fn into_run(self) -> Result<KeyedRun, StateFault> {
-        unimplemented!()
-    }
-}
+pub(crate) use freeze::Changes;
+pub use freeze::{Frozen, STATE_GROUPS, STATE_VALUES};

@@ -1,36 +1,51 @@
 //! Adding nodes, taking them away, and moving them between graphs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use millpond_types::{EventTime, SqlError};
 
+use super::node::{Keyed, Kind, Node};
 use super::{Clock, Graph, InputId, NodeId, NodeStats, OutputId};
+use crate::aggregate::{group_by, hop};
+use crate::operator::map::Map;
+use crate::operator::window::Windows;
+use crate::operator::{Operator, Router};
 use crate::spec::{AggregateSpec, HopSpec, MapSpec, WindowSpec};
 
 impl Graph {
     /// A graph whose state is split into `shards` (at least 1), which are worked on by `pool` when there is much to do.
     pub fn new(shards: usize, pool: Arc<rayon::ThreadPool>) -> Self {
-        let _ = (shards, pool);
-        unimplemented!()
+        let ids = Arc::new(AtomicU32::new(1));
+        Self { shards: shards.max(1), pool, ids, nodes: BTreeMap::new(), clock: None }
     }
 
-    /// An empty graph with the same shards and pool, whose ids are different from all of this one's, before and after. It
-    /// can be stepped by another thread and then given to [`Graph::absorb`].
+    /// An empty graph with the same shards, pool and clock, whose ids are different from all of this one's, before and after.
+    /// It can be stepped by another thread and then given to [`Graph::absorb`].
     pub fn sibling(&self) -> Self {
-        unimplemented!()
+        Self {
+            shards: self.shards,
+            pool: Arc::clone(&self.pool),
+            ids: Arc::clone(&self.ids),
+            nodes: BTreeMap::new(),
+            clock: self.clock.clone(),
+        }
     }
 
     /// Takes over all nodes of a sibling, at an epoch boundary of both. Ids stay.
-    pub fn absorb(&mut self, other: Graph) {
-        let _ = other;
-        unimplemented!()
+    ///
+    /// # Panics
+    /// If `other` is no sibling.
+    pub fn absorb(&mut self, mut other: Graph) {
+        assert!(Arc::ptr_eq(&self.ids, &other.ids), "only siblings give each node an id of its own");
+        self.nodes.append(&mut other.nodes);
     }
 
     /// Measures busy times of nodes with `clock` from now on.
     pub fn set_clock(&mut self, clock: Clock) {
-        let _ = clock;
-        unimplemented!()
+        self.clock = Some(clock);
     }
 
     pub fn shards(&self) -> usize {
@@ -38,22 +53,27 @@ impl Graph {
     }
 
     pub fn add_input(&mut self, schema: SchemaRef) -> InputId {
-        let _ = schema;
-        unimplemented!()
+        let id = self.add(Kind::Input, Vec::new(), schema, true);
+        InputId(id)
     }
 
     /// # Errors
     /// XX000 if `source` does not exist.
     pub fn add_map(&mut self, source: impl Into<NodeId>, spec: MapSpec) -> Result<NodeId, SqlError> {
-        let _ = (source.into(), spec);
-        unimplemented!()
+        let source = source.into();
+        self.source_schema(source)?;
+        let map = Map::new(spec);
+        let schema = Arc::clone(map.schema());
+        Ok(self.add(Kind::Linear(Arc::new(map)), vec![source], schema, false))
     }
 
     /// # Errors
-    /// XX000 if a column does not exist or is no microsecond timestamp.
+    /// XX000 if a column does not exist or is no timestamp.
     pub fn add_window(&mut self, source: impl Into<NodeId>, spec: WindowSpec) -> Result<NodeId, SqlError> {
-        let _ = (source.into(), spec);
-        unimplemented!()
+        let source = source.into();
+        let windows = Windows::new(&self.source_schema(source)?, spec)?;
+        let schema = Arc::clone(windows.schema());
+        Ok(self.add(Kind::Linear(Arc::new(windows)), vec![source], schema, false))
     }
 
     /// All rows of all sources, whose columns must have equal types. A source may stand here twice.
@@ -61,51 +81,151 @@ impl Graph {
     /// # Errors
     /// XX000 if the columns' types differ.
     pub fn add_union(&mut self, sources: &[NodeId]) -> Result<NodeId, SqlError> {
-        let _ = sources;
-        unimplemented!()
+        let mut schemas = sources.iter().map(|source| self.source_schema(*source));
+        let Some(first) = schemas.next().transpose()? else {
+            return Err(SqlError::internal("a union needs a source"));
+        };
+        for schema in schemas {
+            check_types(&first, &schema?)?;
+        }
+        Ok(self.add(Kind::Union, sources.to_vec(), first, false))
     }
 
     /// # Errors
     /// 0A000 for a type that cannot be grouped by or aggregated; XX000 if the specification contradicts the source.
-    pub fn add_aggregate(&mut self, source: impl Into<NodeId>, spec: AggregateSpec) -> Result<NodeId, SqlError> {
-        let _ = (source.into(), spec);
-        unimplemented!()
+    pub fn add_aggregate(
+        &mut self,
+        source: impl Into<NodeId>,
+        spec: AggregateSpec,
+    ) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = group_by::build(&self.source_schema(source)?, &spec, self.shards)?;
+        Ok(self.add_keyed("aggregate", source, built, spec.close.map(|c| c.lateness_micros), spec.schema))
     }
 
     /// # Errors
     /// As [`Graph::add_aggregate`].
-    pub fn add_hop_aggregate(&mut self, source: impl Into<NodeId>, spec: HopSpec) -> Result<NodeId, SqlError> {
-        let _ = (source.into(), spec);
-        unimplemented!()
+    pub fn add_hop_aggregate(
+        &mut self,
+        source: impl Into<NodeId>,
+        spec: HopSpec,
+    ) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = hop::build(&self.source_schema(source)?, &spec, self.shards)?;
+        Ok(self.add_keyed("hop aggregate", source, built, spec.close.map(|c| c.lateness_micros), spec.schema))
     }
 
     /// # Errors
     /// XX000 if `source` does not exist.
     pub fn add_output(&mut self, source: impl Into<NodeId>) -> Result<OutputId, SqlError> {
-        let _ = source.into();
-        unimplemented!()
+        let source = source.into();
+        let schema = self.source_schema(source)?;
+        Ok(OutputId(self.add(Kind::Output, vec![source], schema, true)))
     }
 
     /// Takes away inputs and outputs, at an epoch boundary, and with them every operator that nothing uses any more. An
     /// input that is still used stays until its last user goes.
     pub fn remove(&mut self, ids: impl IntoIterator<Item = NodeId>) {
-        let _ = ids.into_iter().count();
-        unimplemented!()
+        for id in ids {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.pinned = false;
+            }
+            self.drop_unused(id);
+        }
+    }
+
+    fn drop_unused(&mut self, id: NodeId) {
+        let unused = self.nodes.get(&id).is_some_and(|node| node.users.is_empty() && !node.pinned);
+        if !unused {
+            return;
+        }
+        let node = self.nodes.remove(&id).expect("it was just seen");
+        for source in node.sources {
+            if let Some(node) = self.nodes.get_mut(&source) {
+                node.remove_user(id);
+            }
+            self.drop_unused(source);
+        }
+    }
+
+    pub fn contains(&self, node: impl Into<NodeId>) -> bool {
+        self.nodes.contains_key(&node.into())
     }
 
     pub fn schema(&self, node: impl Into<NodeId>) -> Option<SchemaRef> {
-        let _ = node.into();
-        unimplemented!()
+        self.nodes.get(&node.into()).map(|node| Arc::clone(&node.schema))
     }
 
-    /// No row older than this leaves `node` any more.
+    /// No change older than this leaves `node` any more.
     pub fn watermark(&self, node: impl Into<NodeId>) -> Option<EventTime> {
-        let _ = node.into();
-        unimplemented!()
+        let mark = self.nodes.get(&node.into())?.watermark;
+        (mark > EventTime::MIN).then_some(mark)
     }
 
     /// One row per node, in order of ids.
     pub fn node_stats(&self) -> Vec<NodeStats> {
-        unimplemented!()
+        self.nodes.iter().map(|(id, node)| stats(*id, node)).collect()
     }
+
+    fn source_schema(&self, source: NodeId) -> Result<SchemaRef, SqlError> {
+        self.schema(source)
+            .ok_or_else(|| SqlError::internal(format!("there is no node {source} to read from")))
+    }
+
+    fn add(&mut self, kind: Kind, sources: Vec<NodeId>, schema: SchemaRef, pinned: bool) -> NodeId {
+        let id = NodeId(self.ids.fetch_add(1, Ordering::Relaxed));
+        for source in &sources {
+            self.nodes.get_mut(source).expect("the caller has seen each source").add_user(id);
+        }
+        let node = Node {
+            kind,
+            sources,
+            users: Arc::from([]),
+            schema,
+            pinned,
+            watermark: EventTime::MIN,
+            rows_in: 0,
+            rows_out: 0,
+            busy_nanos: 0,
+        };
+        self.nodes.insert(id, node);
+        id
+    }
+
+    fn add_keyed(
+        &mut self,
+        name: &'static str,
+        source: NodeId,
+        (router, shards): (Arc<dyn Router>, Vec<Box<dyn Operator>>),
+        lateness_micros: Option<i64>,
+        schema: SchemaRef,
+    ) -> NodeId {
+        let keyed = Keyed { name, router, shards, lateness_micros, mark: EventTime::MIN, pending: 0 };
+        self.add(Kind::Keyed(keyed), vec![source], schema, false)
+    }
+}
+
+fn stats(id: NodeId, node: &Node) -> NodeStats {
+    let shards = match &node.kind {
+        Kind::Keyed(keyed) => &keyed.shards[..],
+        _ => &[],
+    };
+    NodeStats {
+        node: id,
+        operator: node.name(),
+        rows_in: node.rows_in,
+        rows_out: node.rows_out,
+        state_rows: shards.iter().map(|shard| shard.rows() as u64).sum(),
+        memory_bytes: shards.iter().map(|shard| shard.memory_bytes() as u64).sum(),
+        busy_nanos: node.busy_nanos,
+        watermark: (node.watermark > EventTime::MIN).then_some(node.watermark),
+    }
+}
+
+fn check_types(a: &SchemaRef, b: &SchemaRef) -> Result<(), SqlError> {
+    let types = |s: &SchemaRef| s.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
+    if types(a) == types(b) {
+        return Ok(());
+    }
+    Err(SqlError::internal(format!("the sources of a union differ: {:?} and {:?}", types(a), types(b))))
 }

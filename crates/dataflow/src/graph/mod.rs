@@ -123,7 +123,7 @@ pub struct NodeStats {
     /// Groups held.
     pub state_rows: u64,
     pub memory_bytes: u64,
-    /// Sum over threads; 0 without a clock.
+    /// As the stepping thread sees it; 0 without a clock.
     pub busy_nanos: u64,
     pub watermark: Option<EventTime>,
 }

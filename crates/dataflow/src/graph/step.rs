@@ -1,9 +1,28 @@
 //! One epoch: deltas in, changes out.
+//!
+//! A delta passes depth first through operators without state, in pieces that fit the cache, until it rests in operators
+//! with state or leaves through outputs. Then the operators with state are drained in order of ids, which is an order of
+//! dependence: when it is a node's turn, all that its sources give in this epoch has arrived, their watermarks included.
 
-use millpond_types::Delta;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{EpochInput, EpochOutput, EpochStats, Graph, Late, OutputId, Rejected};
+use arrow::array::Int64Array;
+use arrow::compute::concat_batches;
+use arrow::error::ArrowError;
+use millpond_types::{Delta, EventTime};
+use rayon::prelude::*;
+
+use super::node::Kind;
+use super::{EpochInput, EpochOutput, EpochStats, Graph, Late, NodeId, OutputId, Rejected};
 use crate::Fault;
+use crate::fault::Cause;
+use crate::operator::{Operator, Output, Piece, Progress, Router};
+
+/// Large deltas are cut into pieces of this many rows, small ones are joined up to it.
+const PIECE_ROWS: usize = 8192;
+/// Below this, a delta is worked on by the calling thread: waking another costs tens of microseconds.
+const PARALLEL_ROWS: usize = 2048;
 
 /// Where the results of an epoch go, as they come.
 pub trait Sink {
@@ -12,14 +31,35 @@ pub trait Sink {
     fn late(&mut self, rows: Late);
 }
 
+#[derive(Default)]
+struct Gather {
+    outputs: BTreeMap<OutputId, Vec<Delta>>,
+    rejected: Vec<Rejected>,
+    late: Vec<Late>,
+}
+
+impl Sink for Gather {
+    fn output(&mut self, output: OutputId, delta: Delta) {
+        self.outputs.entry(output).or_default().push(delta);
+    }
+    fn reject(&mut self, row: Rejected) {
+        self.rejected.push(row);
+    }
+    fn late(&mut self, rows: Late) {
+        self.late.push(rows);
+    }
+}
+
 impl Graph {
     /// Passes one epoch through the graph and gathers its results.
     ///
     /// # Errors
     /// A [`Fault`] leaves the graph useless: rebuild it from a checkpoint.
     pub fn step(&mut self, input: EpochInput) -> Result<EpochOutput, Fault> {
-        let _ = input;
-        unimplemented!()
+        let mut gather = Gather::default();
+        let stats = self.step_into(input, &mut gather)?;
+        let Gather { outputs, rejected, late } = gather;
+        Ok(EpochOutput { outputs: outputs.into_iter().collect(), rejected, late, stats })
     }
 
     /// As [`Graph::step`], for results that should not pile up: each bounded batch is handed on as it comes.
@@ -27,7 +67,298 @@ impl Graph {
     /// # Errors
     /// As [`Graph::step`].
     pub fn step_into(&mut self, input: EpochInput, sink: &mut dyn Sink) -> Result<EpochStats, Fault> {
-        let _ = (input, sink);
-        unimplemented!()
+        let mut stats = EpochStats::default();
+        for (id, deltas) in input.deltas {
+            for delta in deltas {
+                stats.rows_in += delta.rows() as u64;
+                self.accept(id.0, delta, sink, &mut stats)?;
+            }
+        }
+        let marks: BTreeMap<NodeId, EventTime> =
+            input.watermarks.into_iter().map(|(id, mark)| (id.0, mark)).collect();
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            self.drain(id, sink, &mut stats)?;
+            if self.advance(id, marks.get(&id).copied())? {
+                self.drain(id, sink, &mut stats)?;
+            }
+        }
+        Ok(stats)
     }
+
+    /// A delta from outside.
+    fn accept(
+        &mut self,
+        id: NodeId,
+        delta: Delta,
+        sink: &mut dyn Sink,
+        stats: &mut EpochStats,
+    ) -> Result<(), Fault> {
+        let node = self.nodes.get_mut(&id).filter(|node| matches!(node.kind, Kind::Input));
+        let Some(node) = node else { return Err(Cause::NoSuchNode.at(id, "input")) };
+        let types = |s: &arrow::datatypes::Schema| {
+            s.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>()
+        };
+        let (expected, found) = (types(&node.schema), types(delta.batch.schema_ref()));
+        if expected != found {
+            let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
+            return Err(Cause::Schema { expected, found }.at(id, "input"));
+        }
+        node.rows_in += delta.rows() as u64;
+        self.deliver(id, delta, sink, stats)
+    }
+
+    /// Hands what left `from` to all who use it.
+    fn deliver(
+        &mut self,
+        from: NodeId,
+        delta: Delta,
+        sink: &mut dyn Sink,
+        stats: &mut EpochStats,
+    ) -> Result<(), Fault> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let node = self.nodes.get_mut(&from).expect("nodes stay during an epoch");
+        node.rows_out += delta.rows() as u64;
+        let users = Arc::clone(&node.users);
+        for &user in users.iter() {
+            self.push(user, &delta, sink, stats)?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        id: NodeId,
+        delta: &Delta,
+        sink: &mut dyn Sink,
+        stats: &mut EpochStats,
+    ) -> Result<(), Fault> {
+        let (shards, clock) = (self.shards, self.clock.clone());
+        let parallel = shards > 1 && delta.rows() >= PARALLEL_ROWS;
+        let node = self.nodes.get_mut(&id).expect("users are nodes of the same graph");
+        let name = node.name();
+        let is_input_counted = !matches!(node.kind, Kind::Input);
+        node.rows_in += if is_input_counted { delta.rows() as u64 } else { 0 };
+        let before = clock.as_ref().map(|clock| clock());
+        let result = match &mut node.kind {
+            Kind::Input => Err(Cause::NoSuchNode),
+            Kind::Output => {
+                node.rows_out += delta.rows() as u64;
+                stats.rows_out += delta.rows() as u64;
+                sink.output(OutputId(id), delta.clone());
+                return Ok(());
+            }
+            Kind::Union => return self.deliver(id, delta.clone(), sink, stats),
+            Kind::Linear(operator) => {
+                let operator = Arc::clone(operator);
+                let each = |piece: &Delta| {
+                    let mut out = Output::default();
+                    operator.apply(piece, &mut out).map(|()| out)
+                };
+                let pieces = pieces(delta, if parallel { shards } else { 1 });
+                let outputs: Result<Vec<Output>, Cause> = match parallel {
+                    true => self.pool.install(|| pieces.par_iter().map(each).collect()),
+                    false => pieces.iter().map(each).collect(),
+                };
+                outputs.map(join)
+            }
+            Kind::Keyed(keyed) => {
+                keyed.pending += delta.rows();
+                let mut out = Output::default();
+                let (router, operators) = (&keyed.router, &mut keyed.shards);
+                let pushed = match parallel {
+                    true => self.pool.install(|| exchange(router, operators, delta, &mut out)),
+                    false => feed(router, operators, delta, &mut out),
+                };
+                pushed.map(|()| out)
+            }
+        };
+        if let (Some(clock), Some(before)) = (&clock, before) {
+            let node = self.nodes.get_mut(&id).expect("it was there above");
+            node.busy_nanos += clock().saturating_sub(before);
+        }
+        let out = result.map_err(|cause| cause.at(id, name))?;
+        self.emit(id, out, sink, stats)
+    }
+
+    /// Passes on what an operator has given.
+    fn emit(
+        &mut self,
+        id: NodeId,
+        out: Output,
+        sink: &mut dyn Sink,
+        stats: &mut EpochStats,
+    ) -> Result<(), Fault> {
+        let operator = self.nodes[&id].name();
+        for row in out.rejected {
+            sink.reject(Rejected { node: id, operator, error: row.error, row: row.row, weight: row.weight });
+        }
+        for late in out.late {
+            let (window_ends, watermarks) = (late.window_ends, late.watermarks);
+            sink.late(Late { node: id, operator, rows: late.rows, window_ends, watermarks });
+        }
+        for delta in compact(out.deltas).map_err(|e| Cause::Arrow(e).at(id, operator))? {
+            self.deliver(id, delta, sink, stats)?;
+        }
+        Ok(())
+    }
+
+    /// Polls an operator with state until it has nothing more to give.
+    fn drain(&mut self, id: NodeId, sink: &mut dyn Sink, stats: &mut EpochStats) -> Result<(), Fault> {
+        loop {
+            let clock = self.clock.clone();
+            let node = self.nodes.get_mut(&id).expect("nodes stay during an epoch");
+            let Kind::Keyed(keyed) = &mut node.kind else { return Ok(()) };
+            let before = clock.as_ref().map(|clock| clock());
+            let parallel = keyed.shards.len() > 1 && keyed.pending >= PARALLEL_ROWS;
+            let poll = |operator: &mut Box<dyn Operator>| {
+                let mut out = Output::default();
+                operator.poll(&mut out).map(|progress| (progress, out))
+            };
+            let polled: Result<Vec<(Progress, Output)>, Cause> = match parallel {
+                true => self.pool.install(|| keyed.shards.par_iter_mut().map(poll).collect()),
+                false => keyed.shards.iter_mut().map(poll).collect(),
+            };
+            if let (Some(clock), Some(before)) = (&clock, before) {
+                node.busy_nanos += clock().saturating_sub(before);
+            }
+            let name = node.name();
+            let polled = polled.map_err(|cause| cause.at(id, name))?;
+            let done = polled.iter().all(|(progress, _)| *progress == Progress::Done);
+            self.emit(id, join(polled.into_iter().map(|(_, out)| out).collect()), sink, stats)?;
+            if done {
+                if let Some(Kind::Keyed(keyed)) = self.nodes.get_mut(&id).map(|node| &mut node.kind) {
+                    keyed.pending = 0;
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves a node's watermark after its sources'. True if an operator with state has something to do about it.
+    pub(super) fn advance(&mut self, id: NodeId, given: Option<EventTime>) -> Result<bool, Fault> {
+        let node = &self.nodes[&id];
+        let arrived = match node.kind {
+            Kind::Input => given.unwrap_or(node.watermark),
+            _ => node.sources.iter().map(|s| self.nodes[s].watermark).min().unwrap_or(EventTime::MIN),
+        };
+        let node = self.nodes.get_mut(&id).expect("it was there above");
+        let name = node.name();
+        let (mark, closes) = match &mut node.kind {
+            Kind::Keyed(keyed) => match keyed.lateness_micros {
+                Some(lateness) if arrived > keyed.mark => {
+                    keyed.mark = arrived;
+                    keyed.shards.iter_mut().for_each(|operator| operator.watermark(arrived));
+                    let mark = match arrived {
+                        EventTime::MAX => EventTime::MAX,
+                        EventTime(mark) => EventTime(mark.saturating_sub(lateness)),
+                    };
+                    (mark, true)
+                }
+                _ => (node.watermark, false),
+            },
+            _ => (arrived, false),
+        };
+        if mark < node.watermark {
+            return Err(Cause::WatermarkWentBack.at(id, name));
+        }
+        node.watermark = mark;
+        Ok(closes)
+    }
+}
+
+/// Cuts a large delta: no piece larger than [`PIECE_ROWS`], and at least one for each worker.
+fn pieces(delta: &Delta, workers: usize) -> Vec<Delta> {
+    let rows = delta.rows();
+    let size = rows.div_ceil(workers).clamp(1, PIECE_ROWS);
+    if size >= rows {
+        return vec![delta.clone()];
+    }
+    (0..rows).step_by(size).map(|from| delta.slice(from, size.min(rows - from))).collect()
+}
+
+/// Routes and pushes on the calling thread.
+fn feed(
+    router: &Arc<dyn Router>,
+    operators: &mut [Box<dyn Operator>],
+    delta: &Delta,
+    out: &mut Output,
+) -> Result<(), Cause> {
+    for delta in pieces(delta, 1) {
+        let routed = router.route(&delta, out)?.by_shard(operators.len())?;
+        for (operator, piece) in operators.iter_mut().zip(routed) {
+            piece.map_or(Ok(()), |piece| operator.push(piece))?;
+        }
+    }
+    Ok(())
+}
+
+/// Routes pieces on all workers, then pushes to all shards, each of which takes the pieces in the order of the rows.
+fn exchange(
+    router: &Arc<dyn Router>,
+    operators: &mut [Box<dyn Operator>],
+    delta: &Delta,
+    out: &mut Output,
+) -> Result<(), Cause> {
+    let shards = operators.len();
+    let routed: Result<Vec<(Output, Vec<Option<Piece>>)>, Cause> = pieces(delta, shards)
+        .par_iter()
+        .map(|delta| {
+            let mut out = Output::default();
+            let piece = router.route(delta, &mut out)?;
+            Ok((out, piece.by_shard(shards)?))
+        })
+        .collect();
+    let mut columns: Vec<Vec<Piece>> = (0..shards).map(|_| Vec::new()).collect();
+    for (refused, routed) in routed? {
+        out.append(refused);
+        columns.iter_mut().zip(routed).for_each(|(column, piece)| column.extend(piece));
+    }
+    operators
+        .par_iter_mut()
+        .zip(columns)
+        .try_for_each(|(operator, pieces)| pieces.into_iter().try_for_each(|piece| operator.push(piece)))
+}
+
+fn join(outputs: Vec<Output>) -> Output {
+    outputs.into_iter().fold(Output::default(), |mut all, out| {
+        all.append(out);
+        all
+    })
+}
+
+/// Joins small neighbours, so that what follows does not pay per batch for a few rows each.
+fn compact(deltas: Vec<Delta>) -> Result<Vec<Delta>, ArrowError> {
+    let mut compacted = Vec::with_capacity(deltas.len());
+    let mut small: Vec<Delta> = Vec::new();
+    let mut rows = 0;
+    for delta in deltas {
+        let fits =
+            rows + delta.rows() <= PIECE_ROWS && (rows < PIECE_ROWS / 4 || delta.rows() < PIECE_ROWS / 8);
+        if !fits && !small.is_empty() {
+            compacted.push(concat(std::mem::take(&mut small))?);
+            rows = 0;
+        }
+        rows += delta.rows();
+        small.push(delta);
+    }
+    if !small.is_empty() {
+        compacted.push(concat(small)?);
+    }
+    Ok(compacted)
+}
+
+fn concat(mut deltas: Vec<Delta>) -> Result<Delta, ArrowError> {
+    if deltas.len() == 1 {
+        return Ok(deltas.remove(0));
+    }
+    let batch = concat_batches(&deltas[0].batch.schema(), deltas.iter().map(|delta| &delta.batch))?;
+    let weights = deltas.iter().any(|delta| delta.weights.is_some()).then(|| {
+        Int64Array::from_iter_values(
+            deltas.iter().flat_map(|delta| (0..delta.rows()).map(|row| delta.weight(row))),
+        )
+    });
+    Ok(Delta::new(batch, weights))
 }

@@ -1,0 +1,261 @@
+//! GROUP BY over HOP, per slice.
+//!
+//! A window of `size` that starts every `slide` consists of slices of gcd(slide, size). Within an epoch a row is added once,
+//! to the partial table of its slice; at the end of the epoch the groups of the slice are merged into each window that
+//! contains it. With size/slide = 10 that is one addition per row and ten per group, not ten per row.
+//!
+//! Whether a row is late is asked of each of its windows, by the row's own watermark W. The windows of a slice close in the
+//! order of their ends, so those that a row may still enter are the last ones, from some window on. Partial tables are kept
+//! per slice *and* first window that is open: rows of one slice with different W never mix wrongly, and nearly all rows of a
+//! stream share one such pair.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, Int64Array, UInt32Array};
+use arrow::datatypes::SchemaRef;
+use millpond_state::KeyedRun;
+use millpond_types::{Delta, EventTime, SqlError, SqlState};
+
+use super::freeze::Changes;
+use super::group_by::{Projection, ROWS_PER_PASS};
+use super::layout::Layout;
+use super::table::{Table, Window};
+use super::windows::{Closing, Windows, is_over};
+use crate::exchange::{is_time, times};
+use crate::fault::Cause;
+use crate::operator::{LateRows, Operator, Output, Piece, Progress, RejectedRow, Router};
+use crate::spec::{HopClose, HopSpec};
+
+/// The arithmetic of slices and windows, in microseconds.
+#[derive(Clone, Copy, Debug)]
+struct Hops {
+    slide: i64,
+    size: i64,
+    slice: i64,
+    offset: i64,
+}
+
+impl Hops {
+    /// # Errors
+    /// XX000 if the lengths are not positive or slide > size.
+    fn new(spec: &HopSpec) -> Result<Self, SqlError> {
+        let (slide, size) = (spec.slide_micros, spec.size_micros);
+        if slide <= 0 || size < slide {
+            return Err(SqlError::internal("a hop needs 0 < slide <= size"));
+        }
+        let (mut a, mut slice) = (size, slide);
+        while a % slice != 0 {
+            (a, slice) = (slice, a % slice);
+        }
+        Ok(Self { slide, size, slice, offset: spec.offset_micros.rem_euclid(slide) })
+    }
+
+    /// The start of the slice that `time` is in; `None` near the ends of the calendar, where windows would leave it.
+    fn slice_of(&self, time: i64) -> Option<i64> {
+        let start = time.checked_sub(self.offset)?.div_euclid(self.slice) * self.slice + self.offset;
+        start.checked_sub(self.size)?;
+        start.checked_add(self.size)?;
+        Some(start)
+    }
+
+    /// The end of the earliest window that contains a slice.
+    fn first_end(&self, slice: i64) -> i64 {
+        // Windows end at offset + size + n × slide; the earliest that contains the slice ends at or after the slice does.
+        let least = slice + self.slice - self.offset - self.size;
+        least.div_euclid(self.slide) * self.slide
+            + if least.rem_euclid(self.slide) == 0 { 0 } else { self.slide }
+            + self.offset
+            + self.size
+    }
+
+    /// The ends of the windows that contain a slice, from `first` on.
+    fn ends(&self, slice: i64, first: i64) -> impl Iterator<Item = i64> + use<> {
+        let (slide, size) = (self.slide, self.size);
+        std::iter::successors(Some(first), move |end| end.checked_add(slide))
+            .take_while(move |end| end - size <= slice)
+    }
+}
+
+/// A partial table's slice, and the end of the first window that its rows may enter.
+type Label = (i64, i64);
+
+/// Finds the slice of each row, and refuses rows for the windows that were over before they came.
+struct HopRouter {
+    projection: Projection,
+    hops: Hops,
+    time: usize,
+    close: Option<HopClose>,
+}
+
+#[derive(Default)]
+struct LateWindows {
+    rows: Vec<u32>,
+    ends: Vec<i64>,
+    marks: Vec<i64>,
+}
+
+impl HopRouter {
+    /// The first window that a row with watermark `mark` may enter, after listing those that it may not.
+    fn first_open(&self, slice: i64, row: usize, mark: Option<i64>, late: &mut LateWindows) -> i64 {
+        let mut first = self.hops.first_end(slice);
+        let (Some(close), Some(mark)) = (&self.close, mark) else { return first };
+        while is_over(Some(first), close.lateness_micros, EventTime(mark)) && first - self.hops.size <= slice
+        {
+            late.rows.push(row as u32);
+            late.ends.push(first);
+            late.marks.push(mark);
+            first = first.saturating_add(self.hops.slide);
+        }
+        first
+    }
+}
+
+impl Router for HopRouter {
+    fn route(&self, delta: &Delta, out: &mut Output) -> Result<Piece, Cause> {
+        let time = times(delta.batch.column(self.time))?;
+        let marks = self.close.map(|close| times(delta.batch.column(close.watermark))).transpose()?;
+        let mut late = LateWindows::default();
+        let (mut slices, mut firsts) = (Vec::with_capacity(time.len()), Vec::with_capacity(time.len()));
+        let mut kept: Vec<u32> = Vec::with_capacity(time.len());
+        for (row, time) in time.iter().enumerate() {
+            let Some(time) = time else { continue };
+            let Some(slice) = self.hops.slice_of(time) else {
+                let error = SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, "timestamp out of range");
+                let (row, weight) = (delta.batch.slice(row, 1), delta.weight(row));
+                out.rejected.push(RejectedRow { error, row, weight });
+                continue;
+            };
+            let mark = marks.as_ref().and_then(|m| m.is_valid(row).then(|| m.value(row)));
+            let first = self.first_open(slice, row, mark, &mut late);
+            if first - self.hops.size <= slice {
+                kept.push(row as u32);
+                slices.push(slice);
+                firsts.push(first);
+            }
+        }
+        if !late.rows.is_empty() {
+            let rows = delta.take(&UInt32Array::from(late.rows))?;
+            out.late.push(LateRows { rows, window_ends: late.ends, watermarks: late.marks });
+        }
+        let mut piece = match kept.len() == delta.rows() {
+            true => self.projection.piece(delta)?,
+            false => self.projection.piece(&delta.take(&UInt32Array::from(kept))?)?,
+        };
+        piece.columns.push(Arc::new(Int64Array::from(slices)));
+        piece.columns.push(Arc::new(Int64Array::from(firsts)));
+        Ok(piece)
+    }
+}
+
+/// One shard of a hop.
+struct Hop {
+    windows: Windows,
+    layout: Arc<Layout>,
+    hops: Hops,
+    keys: usize,
+    /// Where pieces hold the slice, and behind it the first open window.
+    label_at: usize,
+    partials: BTreeMap<Label, Table>,
+    /// Emptied tables, for the next epoch.
+    spare: Vec<Table>,
+}
+
+/// The router and the shards of a hop over `input`.
+///
+/// # Errors
+/// As [`super::group_by::build`].
+pub(crate) fn build(
+    input: &SchemaRef,
+    spec: &HopSpec,
+    shards: usize,
+) -> Result<(Arc<dyn Router>, Vec<Box<dyn Operator>>), SqlError> {
+    let hops = Hops::new(spec)?;
+    let times = [Some(spec.time), spec.close.map(|c| c.watermark)];
+    let fits = |c: &usize| input.fields().get(*c).is_some_and(|f| is_time(f.data_type()));
+    if !times.iter().flatten().all(fits) {
+        return Err(SqlError::internal("a hop needs columns of time"));
+    }
+    let projection = Projection::new(&spec.keys, &spec.calls, input)?;
+    let layout = projection.layout(input, spec.append_only, false, &spec.schema)?;
+    let closing =
+        spec.close.map(|c| Closing { lateness_micros: c.lateness_micros, emit_on_close: c.emit_on_close });
+    let operators = (0..shards).map(|_| -> Box<dyn Operator> {
+        Box::new(Hop {
+            windows: Windows::new(Arc::clone(&layout), closing),
+            layout: Arc::clone(&layout),
+            hops,
+            keys: projection.keys,
+            label_at: projection.columns.len(),
+            partials: BTreeMap::new(),
+            spare: Vec::new(),
+        })
+    });
+    let operators = operators.collect();
+    Ok((Arc::new(HopRouter { projection, hops, time: spec.time, close: spec.close }), operators))
+}
+
+impl Hop {
+    /// Merges the slices of the epoch into their windows.
+    fn merge(&mut self) {
+        while let Some(((slice, first), mut partial)) = self.partials.pop_first() {
+            let groups = partial.gather();
+            for end in self.hops.ends(slice, first) {
+                let window = Window { start: Some(end - self.hops.size), end: Some(end) };
+                self.windows.table(window).merge(&partial, &groups);
+            }
+            if self.spare.len() < 8 {
+                partial.clear();
+                self.spare.push(partial);
+            }
+        }
+    }
+}
+
+impl Operator for Hop {
+    fn push(&mut self, piece: Piece) -> Result<(), Cause> {
+        let (slices, firsts) =
+            (times(&piece.columns[self.label_at])?, times(&piece.columns[self.label_at + 1])?);
+        let labels: Vec<Label> =
+            slices.values().iter().copied().zip(firsts.values().iter().copied()).collect();
+        for (label, piece) in piece.by_label(&labels)? {
+            let table = self.partials.entry(label).or_insert_with(|| {
+                self.spare.pop().unwrap_or_else(|| Table::partial(Arc::clone(&self.layout)))
+            });
+            let mut from = 0;
+            while from < piece.rows() {
+                let part = piece.slice(from, ROWS_PER_PASS.min(piece.rows() - from));
+                let keys = self.layout.codec.encode(&part.columns[..self.keys], part.rows())?;
+                table.update(&keys, &part.hashes, &part.columns, part.weights.as_deref())?;
+                from += part.rows();
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, out: &mut Output) -> Result<Progress, Cause> {
+        self.merge();
+        self.windows.poll(out)
+    }
+
+    fn watermark(&mut self, mark: EventTime) {
+        self.windows.watermark(mark);
+    }
+
+    fn freeze(&mut self, changes: &mut Changes) {
+        self.windows.freeze(changes);
+    }
+
+    fn restore(&mut self, state: &str, run: &KeyedRun, shard: usize, shards: usize) -> Result<(), Cause> {
+        self.windows.restore(state, run, shard, shards)
+    }
+
+    fn rows(&self) -> usize {
+        self.windows.rows()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let partials = self.partials.values().chain(&self.spare);
+        self.windows.memory_bytes() + partials.map(Table::memory_bytes).sum::<usize>()
+    }
+}

@@ -1,0 +1,226 @@
+//! Memory for groups: fixed-width rows of 64-bit words in pages, and bytes in an arena.
+//!
+//! A slot is one row: hash, mark, key words, accumulator words (see [`super::layout::Layout`]). Row format beats column
+//! format as soon as state leaves the L2 cache, because a probe and all its updates then touch one or two cache lines.
+
+const PAGE_BITS: u32 = 9;
+const PAGE_SLOTS: usize = 1 << PAGE_BITS;
+
+/// A growing array of rows of `stride` words. Pages do not move once full, so growth never copies more than one page.
+pub(super) struct Slots {
+    stride: usize,
+    pages: Vec<Vec<u64>>,
+    len: u32,
+    free: Vec<u32>,
+}
+
+impl Slots {
+    pub(super) fn new(stride: usize) -> Self {
+        Self { stride, pages: Vec::new(), len: 0, free: Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, slot: u32) -> &[u64] {
+        let at = (slot as usize & (PAGE_SLOTS - 1)) * self.stride;
+        &self.pages[(slot >> PAGE_BITS) as usize][at..at + self.stride]
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut [u64] {
+        let at = (slot as usize & (PAGE_SLOTS - 1)) * self.stride;
+        &mut self.pages[(slot >> PAGE_BITS) as usize][at..at + self.stride]
+    }
+
+    /// `width` words of a slot from word `at`.
+    #[inline]
+    pub(super) fn part_mut(&mut self, slot: u32, at: usize, width: usize) -> &mut [u64] {
+        let at = (slot as usize & (PAGE_SLOTS - 1)) * self.stride + at;
+        &mut self.pages[(slot >> PAGE_BITS) as usize][at..at + width]
+    }
+
+    /// A slot of zeros.
+    pub(super) fn allocate(&mut self) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        let slot = self.len;
+        if slot as usize & (PAGE_SLOTS - 1) == 0 {
+            // Small tables (there is one per window) grow their only page; later pages are made whole.
+            let slots = if slot == 0 { 4 } else { PAGE_SLOTS };
+            self.pages.push(Vec::with_capacity(slots * self.stride));
+        }
+        let page = self.pages.last_mut().expect("pushed above or before");
+        page.resize(page.len() + self.stride, 0);
+        self.len += 1;
+        slot
+    }
+
+    pub(super) fn release(&mut self, slot: u32) {
+        self.get_mut(slot).fill(0);
+        self.free.push(slot);
+    }
+
+    /// One past the largest slot ever allocated; released slots below it are all zeros.
+    pub(super) fn end(&self) -> u32 {
+        self.len
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.pages.clear();
+        self.len = 0;
+        self.free.clear();
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.pages.iter().map(|page| page.capacity() * 8).sum::<usize>() + self.free.capacity() * 4
+    }
+}
+
+/// Bytes of long strings. An address stays good until the arena is rewritten, which happens between epochs only.
+#[derive(Clone, Default)]
+pub(super) struct Arena {
+    bytes: Vec<u8>,
+    garbage: usize,
+}
+
+/// Strings up to this length lie in their two words.
+const INLINE: usize = 12;
+
+impl Arena {
+    /// The two words of `bytes`: length (32 bits) and the first 4 bytes, then 8 more bytes or an address in this arena.
+    pub(super) fn store(&mut self, bytes: &[u8]) -> [u64; 2] {
+        let [head, tail] = view(bytes);
+        if bytes.len() <= INLINE {
+            return [head, tail];
+        }
+        let address = self.bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+        [head, address]
+    }
+
+    #[inline]
+    pub(super) fn long(&self, head: u64, tail: u64) -> &[u8] {
+        let (at, length) = (tail as usize, length(head));
+        &self.bytes[at..at + length]
+    }
+
+    /// Appends the bytes that `view` stands for.
+    pub(super) fn read(&self, view: [u64; 2], out: &mut Vec<u8>) {
+        if is_long(view[0]) {
+            out.extend_from_slice(self.long(view[0], view[1]));
+        } else {
+            out.extend_from_slice(&inline_bytes(view)[..length(view[0])]);
+        }
+    }
+
+    /// Whether `view` stands for `bytes`.
+    pub(super) fn equals(&self, view: [u64; 2], bytes: &[u8]) -> bool {
+        let [head, tail] = self::view(bytes);
+        head == view[0] && if is_long(head) { self.long(head, view[1]) == bytes } else { tail == view[1] }
+    }
+
+    /// Copies a string from another arena; a short one stays as it is.
+    pub(super) fn copy(&mut self, from: &Self, view: [u64; 2]) -> [u64; 2] {
+        if !is_long(view[0]) {
+            return view;
+        }
+        let address = self.bytes.len() as u64;
+        self.bytes.extend_from_slice(from.long(view[0], view[1]));
+        [view[0], address]
+    }
+
+    /// How the string of `view` compares with `bytes`.
+    pub(super) fn compare(&self, view: [u64; 2], bytes: &[u8]) -> std::cmp::Ordering {
+        if is_long(view[0]) {
+            self.long(view[0], view[1]).cmp(bytes)
+        } else {
+            inline_bytes(view)[..length(view[0])].cmp(bytes)
+        }
+    }
+
+    pub(super) fn forget(&mut self, view: [u64; 2]) {
+        if is_long(view[0]) {
+            self.garbage += length(view[0]);
+        }
+    }
+
+    /// Most of the arena is dead, and it is worth the work.
+    pub(super) fn wants_rewrite(&self) -> bool {
+        self.garbage > 1 << 20 && self.garbage > self.bytes.len() / 2
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.garbage = 0;
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+#[inline]
+pub(super) fn length(head: u64) -> usize {
+    head as u32 as usize
+}
+
+#[inline]
+pub(super) fn is_long(head: u64) -> bool {
+    length(head) > INLINE
+}
+
+/// As [`Arena::store`], with 0 for the address of a long string.
+#[inline]
+pub(super) fn view(bytes: &[u8]) -> [u64; 2] {
+    let mut inline = [0u8; INLINE];
+    let n = bytes.len().min(INLINE);
+    inline[..n].copy_from_slice(&bytes[..n]);
+    let prefix = u32::from_le_bytes([inline[0], inline[1], inline[2], inline[3]]);
+    let head = bytes.len() as u32 as u64 | u64::from(prefix) << 32;
+    if bytes.len() > INLINE {
+        return [head, 0];
+    }
+    let rest: [u8; 8] = inline[4..].try_into().expect("12 - 4 = 8");
+    [head, u64::from_le_bytes(rest)]
+}
+
+/// The bytes of a short string, padded with zeros.
+#[inline]
+pub(super) fn inline_bytes(view: [u64; 2]) -> [u8; INLINE] {
+    let mut bytes = [0u8; INLINE];
+    bytes[..4].copy_from_slice(&((view[0] >> 32) as u32).to_le_bytes());
+    bytes[4..].copy_from_slice(&view[1].to_le_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_come_back_from_their_words() {
+        let mut arena = Arena::default();
+        for text in ["", "a", "abcd", "exactly12bys", "thirteen byte", "a much longer string than that"] {
+            let words = arena.store(text.as_bytes());
+            let mut out = Vec::new();
+            arena.read(words, &mut out);
+            assert_eq!(out, text.as_bytes());
+            assert!(arena.equals(words, text.as_bytes()));
+            assert!(!arena.equals(words, b"another"));
+        }
+    }
+
+    #[test]
+    fn slots_are_zero_when_given_and_given_again() {
+        let mut slots = Slots::new(3);
+        let ids: Vec<u32> = (0..2000).map(|_| slots.allocate()).collect();
+        for &id in &ids {
+            assert_eq!(slots.get(id), [0; 3]);
+            slots.get_mut(id).fill(u64::from(id) + 1);
+        }
+        assert_eq!(slots.get(1999), [2000; 3]);
+        slots.release(700);
+        assert_eq!(slots.allocate(), 700);
+        assert_eq!(slots.get(700), [0; 3]);
+    }
+}
