@@ -62,7 +62,8 @@ impl Options {
     /// # Errors
     /// 22023 if it is not given; `hint` says what to write.
     pub fn required(&self, name: &str, hint: &str) -> Result<&str, SqlError> {
-        self.text(name).ok_or_else(|| invalid(format!("{} needs the option \"{name}\"", self.owner)).hint(hint))
+        self.text(name)
+            .ok_or_else(|| invalid(format!("{} needs the option \"{name}\"", self.owner)).hint(hint))
     }
 
     /// An integer within bounds.
@@ -100,7 +101,8 @@ impl Options {
 
     /// A length of time such as `100 us`, `1.5s` or `2 minutes`; at least a nanosecond unless `zero` is allowed.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>, SqlError> {
-        self.map(name, parse_duration).map_err(|e| e.hint("Give a number and a unit, such as '500 ms', '5s' or '2 minutes'."))
+        self.map(name, parse_duration)
+            .map_err(|e| e.hint("Give a number and a unit, such as '500 ms', '5s' or '2 minutes'."))
     }
 
     /// One of some words, in any case; gives its index.
@@ -120,11 +122,17 @@ impl Options {
     }
 
     /// Reads an option by a function that gives `None` for a value that it refuses.
-    pub fn map<'a, T>(&'a self, name: &str, read: impl FnOnce(&'a str) -> Option<T>) -> Result<Option<T>, SqlError> {
+    pub fn map<'a, T>(
+        &'a self,
+        name: &str,
+        read: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Result<Option<T>, SqlError> {
         let Some((written, value)) = self.values.get(name) else { return Ok(None) };
         match read(value.trim()) {
             Some(read) => Ok(Some(read)),
-            None => Err(invalid(format!("invalid value for option \"{written}\" of {}: \"{value}\"", self.owner))),
+            None => {
+                Err(invalid(format!("invalid value for option \"{written}\" of {}: \"{value}\"", self.owner)))
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The most that a source which fell behind may catch up, so that a pause is not followed by a flood.
+/// The most that a source which fell behind may catch up (or two rows), so that a pause is not followed by a flood.
 const ARREARS: Duration = Duration::from_secs(1);
 
 /// Rows are given out in pieces of this long, so that a slow source does not wake up for every row.
@@ -25,7 +25,9 @@ impl Pace {
     /// How many of `wanted` rows (at least 1) may go out at `now`, else how long to wait.
     pub fn take(&mut self, now: Duration, wanted: usize) -> Result<usize, Duration> {
         let paid_until = *self.paid_until.get_or_insert(now);
-        let paid_until = paid_until.max(now.saturating_sub(ARREARS));
+        let arrears = ARREARS.as_secs_f64().max(2.0 / self.per_second);
+        let paid_until =
+            paid_until.max(now.saturating_sub(Duration::try_from_secs_f64(arrears).unwrap_or(now)));
         let due = now.saturating_sub(paid_until).as_secs_f64() * self.per_second;
         let piece = (PIECE.as_secs_f64() * self.per_second).clamp(1.0, wanted as f64).floor();
         if due < piece {
@@ -65,7 +67,9 @@ mod tests {
 
     #[test]
     fn the_rate_is_kept() {
-        for (rate, millis, expected) in [(1000.0, 2000, 2000), (3.0, 10_000, 30), (0.5, 10_000, 5), (1e6, 500, 500_000)] {
+        for (rate, millis, expected) in
+            [(1000.0, 2000, 2000), (3.0, 10_000, 30), (0.5, 10_000, 5), (1e6, 500, 500_000)]
+        {
             let rows = run(rate, millis, None) as f64;
             let expected = f64::from(expected);
             assert!((rows - expected).abs() <= (expected * 0.03).max(1.0), "{rate}/s: {rows} for {expected}");

@@ -134,7 +134,8 @@ impl Sequence {
             return Ok(false);
         }
         if after != self.written {
-            let message = format!("a sink at commit {} was given the changes of {after} to {epoch}", self.written);
+            let message =
+                format!("a sink at commit {} was given the changes of {after} to {epoch}", self.written);
             return Err(SqlError::internal(message).into());
         }
         self.written = epoch;

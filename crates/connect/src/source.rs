@@ -138,7 +138,8 @@ pub async fn open_source(
 }
 
 pub(crate) fn unknown_connector(kind: &str, name: &str, known: &[&str]) -> SqlError {
-    let error = SqlError::new(SqlState::UNDEFINED_OBJECT, format!("{kind} connector \"{name}\" does not exist"));
+    let error =
+        SqlError::new(SqlState::UNDEFINED_OBJECT, format!("{kind} connector \"{name}\" does not exist"));
     match nearest(name, known.iter().copied()) {
         Some(near) => error.hint(format!("Perhaps you meant \"{near}\". There are {}.", quoted_list(known))),
         None => error.hint(format!("There are {}.", quoted_list(known))),

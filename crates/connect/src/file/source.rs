@@ -7,6 +7,10 @@ pub(crate) async fn validate(_spec: &SourceSpec, _env: &Env) -> Result<ResolvedS
     unimplemented!()
 }
 
-pub(crate) async fn open(_spec: &SourceSpec, _env: &Env, _position: Option<&[u8]>) -> Result<Box<dyn Source>, SqlError> {
+pub(crate) async fn open(
+    _spec: &SourceSpec,
+    _env: &Env,
+    _position: Option<&[u8]>,
+) -> Result<Box<dyn Source>, SqlError> {
     unimplemented!()
 }

@@ -125,7 +125,11 @@ mod tests {
             let events: Vec<u64> = (0..500).map(|row| table.event(row)).collect();
             assert!(events.is_sorted());
             for (row, event) in events.iter().enumerate() {
-                assert_eq!((table.rows(*event), table.rows(event + 1)), (row as u64, row as u64 + 1), "{table:?}");
+                assert_eq!(
+                    (table.rows(*event), table.rows(event + 1)),
+                    (row as u64, row as u64 + 1),
+                    "{table:?}"
+                );
             }
         }
         assert_eq!(Table::ALL.map(|t| t.rows(1000)), [20, 60, 920]);

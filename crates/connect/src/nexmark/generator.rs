@@ -7,7 +7,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Schema, SchemaRef};
 use millpond_types::SqlType;
@@ -37,7 +39,12 @@ impl Generator {
     pub fn new(config: Config) -> Self {
         let letters = Letters::new(config.seed);
         let channels = Channels::new(config.seed, &letters);
-        Self { config, letters: Arc::new(letters), channels: Arc::new(channels), prices: Arc::new(Prices::new()) }
+        Self {
+            config,
+            letters: Arc::new(letters),
+            channels: Arc::new(channels),
+            prices: Arc::new(Prices::new()),
+        }
     }
 
     pub fn config(&self) -> &Config {
@@ -150,7 +157,8 @@ impl Generator {
             let at = stream.next();
             extra.push(|out| self.letters.append(out, at, length));
         }
-        let (mut auction, mut bidder, mut price, mut time) = (Some(auction), Some(bidder), Some(price), Some(time));
+        let (mut auction, mut bidder, mut price, mut time) =
+            (Some(auction), Some(bidder), Some(price), Some(time));
         let (mut channel, mut url, mut extra) = (Some(channel), Some(url), Some(extra));
         collect(columns, |column| match column {
             0 => integers(&mut auction),
@@ -172,7 +180,8 @@ impl Generator {
         let mut description = Text::new(true, count, 60);
         let mut extra = Text::new(true, count, c.auction_bytes as usize);
         // About how long the auctions in flight last.
-        let horizon = c.in_flight_auctions * EVENTS_PER_ROUND / Table::Auction.share() * c.interval_nanos / 1_000;
+        let horizon =
+            c.in_flight_auctions * EVENTS_PER_ROUND / Table::Auction.share() * c.interval_nanos / 1_000;
         for event in self.events(Table::Auction, rows, total) {
             let mut stream = Stream::of(c.seed, event);
             id.push((FIRST_ID + newest(Table::Auction, event)) as i64);
@@ -214,7 +223,8 @@ impl Generator {
         let c = &self.config;
         let mut id = Vec::with_capacity(count);
         let mut time = Vec::with_capacity(count);
-        let [mut name, mut email, mut card, mut city, mut state] = std::array::from_fn(|_| Text::new(true, count, 20));
+        let [mut name, mut email, mut card, mut city, mut state] =
+            std::array::from_fn(|_| Text::new(true, count, 20));
         let mut extra = Text::new(true, count, c.person_bytes as usize);
         for event in self.events(Table::Person, rows, total) {
             let mut stream = Stream::of(c.seed, event);

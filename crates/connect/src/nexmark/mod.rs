@@ -74,7 +74,9 @@ impl Settings {
     fn read(spec: &SourceSpec) -> Result<Self, SqlError> {
         let owner = "connector \"nexmark\"";
         if spec.encoding.is_some() {
-            return Err(invalid(format!("{owner} has no FORMAT and no ENCODE")).hint("Leave out that clause."));
+            return Err(
+                invalid(format!("{owner} has no FORMAT and no ENCODE")).hint("Leave out that clause.")
+            );
         }
         let options = Options::read(owner, &spec.options, OPTIONS)?;
         options.required("table", "Write nexmark.table.type = 'bid', 'auction' or 'person'.")?;
@@ -83,7 +85,8 @@ impl Settings {
         let mut config = Config { interval_nanos: interval(&options, table, rate)?, ..Config::default() };
         config.seed = options.integer("seed", i64::MIN, i64::MAX)?.map_or(0, |seed| seed as u64);
 
-        let starts_now = options.text("start_time").is_some_and(|text| text.trim().eq_ignore_ascii_case("now"));
+        let starts_now =
+            options.text("start_time").is_some_and(|text| text.trim().eq_ignore_ascii_case("now"));
         if !starts_now && let Some(micros) = timestamp(&options, "start_time")? {
             config.start_micros = micros;
         }
@@ -172,7 +175,11 @@ pub(crate) fn validate(spec: &SourceSpec) -> Result<ResolvedSource, SqlError> {
     Ok(ResolvedSource { schema, watermark, bounded })
 }
 
-pub(crate) fn open(spec: &SourceSpec, env: &Env, position: Option<&[u8]>) -> Result<Box<dyn Source>, SqlError> {
+pub(crate) fn open(
+    spec: &SourceSpec,
+    env: &Env,
+    position: Option<&[u8]>,
+) -> Result<Box<dyn Source>, SqlError> {
     let mut settings = Settings::read(spec)?;
     let (schema, columns) = select_columns("nexmark", &spec.columns, &Generator::schema(settings.table))?;
     let position = position.map(Position::decode).transpose()?;

@@ -8,7 +8,16 @@ pub(super) const LAST_NAMES: [&str; 9] =
     ["Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris"];
 pub(super) const STATES: [&str; 6] = ["AZ", "CA", "ID", "OR", "WA", "WY"];
 pub(super) const CITIES: [&str; 10] = [
-    "Phoenix", "Los Angeles", "San Francisco", "Boise", "Portland", "Bend", "Redmond", "Seattle", "Kent", "Cheyenne",
+    "Phoenix",
+    "Los Angeles",
+    "San Francisco",
+    "Boise",
+    "Portland",
+    "Bend",
+    "Redmond",
+    "Seattle",
+    "Kent",
+    "Cheyenne",
 ];
 pub(super) const HOT_CHANNELS: [&str; 4] = ["Google", "Facebook", "Baidu", "Apple"];
 
@@ -98,10 +107,9 @@ pub(super) fn append_phrase(out: &mut Vec<u8>, stream: &mut Stream, letters: &Le
     let start = out.len();
     let length = 3 + stream.below(most - 3) as usize;
     letters.append(out, stream.next(), length);
-    let spaces = stream.next();
-    for (place, byte) in out[start..].iter_mut().enumerate() {
-        // A space about each thirteenth letter, never first or last.
-        if (spaces >> (place % 58)) & 0x1f < 2 && place > 0 && place + 1 < length {
+    // Two letters of 26 become spaces, about each thirteenth; the first and the last letter stay.
+    for byte in &mut out[start + 1..start + length - 1] {
+        if matches!(byte, b'q' | b'x') {
             *byte = b' ';
         }
     }
