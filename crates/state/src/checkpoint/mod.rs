@@ -1,110 +1,45 @@
-//! Checkpoints
-use std::collections::BTreeMap;
+//! Runs and manifests in an object store.
+//!
+//! ```text
+//! <prefix>/manifest/00000000000000000017.json      the root: cut, catalog, runs with size and checksum
+//! <prefix>/state/<state id>/<writer epoch>-<n>.run
+//! ```
+//!
+//! A checkpoint is published by creating the manifest of the next number, which succeeds for one writer only, after all
+//! that it names was uploaded under fresh names. So half a checkpoint does not exist (I5), and the newest manifest is always
+//! whole. [`Checkpoints::open`] claims the writer role by such a manifest with the next writer epoch; an older writer that
+//! finds its number taken by a higher epoch is fenced for good.
+//!
+//! A creation whose answer is lost may have happened. The publish reads back; if that fails too it is an error, and the next
+//! publish finds the number taken by its own writer and goes on behind it.
+//!
+//! Runs of a state pile up, oldest first. [`Checkpoints::plan_merges`] finds neighbours of similar size to merge in the
+//! background; a merged run takes its inputs' place in a later manifest. [`Checkpoints::sweep`] deletes what no kept manifest
+//! names.
+
+mod manifest;
+mod merge;
+mod objects;
+mod publish;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use millpond_types::{Commit, EventTime, RelationId};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use object_store::path::Path;
-use serde::{Deserialize, Serialize};
+use parking_lot::Mutex;
 
-use crate::{CheckpointError, EncodedRun, Run, RunKind};
-
-/// The root of one checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Of this structure.
-    pub format: u32,
-    /// Counts the manifests of a prefix; also its object's name.
-    pub number: u64,
-    /// Counts the writers of a prefix.
-    pub writer_epoch: u64,
-    /// Random; tells two writers apart that claim the same epoch at the same time.
-    pub writer: u64,
-    /// `millpond_types::hash::VERSION`
-    pub hash_version: u32,
-    /// Everything up to here is in the state, nothing after.
-    pub cut: Commit,
-    /// The logged `now()` at the cut.
-    pub now: Option<EventTime>,
-    pub watermarks: BTreeMap<RelationId, EventTime>,
-    pub time_zone_data: String,
-    /// The engine's: definitions of relations and views.
-    pub catalog: serde_json::Value,
-    /// The engine's: sink positions and the like.
-    pub extra: serde_json::Value,
-    /// By state id.
-    pub states: BTreeMap<String, StateEntry>,
-}
-
-/// The runs of one state, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateEntry {
-    /// Of the plan and types that the state belongs to: another plan must not restore it.
-    pub fingerprint: String,
-    pub runs: Vec<RunRef>,
-}
-
-/// An uploaded run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunRef {
-    /// Below the prefix.
-    pub path: String,
-    pub bytes: u64,
-    pub crc32c: u32,
-    pub kind: RunKind,
-    pub rows: u64,
-}
-
-/// What a checkpoint should hold. States that are not named leave the manifest.
-#[derive(Clone, Debug, Default)]
-pub struct ManifestDraft {
-    pub cut: Commit,
-    pub now: Option<EventTime>,
-    pub watermarks: BTreeMap<RelationId, EventTime>,
-    pub time_zone_data: String,
-    pub catalog: serde_json::Value,
-    pub extra: serde_json::Value,
-    pub states: BTreeMap<String, Change>,
-    /// Finished merges; those whose inputs are not there any more are passed over.
-    pub merged: Vec<Merged>,
-}
-
-/// How a state differs from the newest manifest.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// Not at all.
-    Keep,
-    /// By these further runs, oldest first. The fingerprint must be the same, or the state new.
-    Add { fingerprint: String, runs: Vec<NewRun> },
-    /// It consists of these runs alone.
-    Replace { fingerprint: String, runs: Vec<NewRun> },
-}
-
-/// A run that is to be published.
-#[derive(Clone, Debug)]
-pub enum NewRun {
-    Encoded(EncodedRun),
-    Uploaded(RunRef),
-}
-
-/// A merge that is worth doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MergeJob {
-    pub state: String,
-    /// Adjacent runs, oldest first.
-    pub inputs: Vec<RunRef>,
-    /// The inputs begin with the state's oldest run.
-    pub bottom: bool,
-}
-
-/// A merge that is done: `output` stands for `inputs`.
-#[derive(Clone, Debug)]
-pub struct Merged {
-    pub state: String,
-    pub inputs: Vec<RunRef>,
-    pub output: RunRef,
-}
+pub use self::manifest::{Change, Manifest, ManifestDraft, Merged, NewRun, RunRef, StateEntry};
+pub use self::merge::MergeJob;
+use self::objects::Objects;
+use self::publish::Role;
+use crate::{CheckpointError, Run};
 
 #[derive(Clone, Debug)]
 pub struct CheckpointOptions {
@@ -112,66 +47,103 @@ pub struct CheckpointOptions {
     pub writer: u64,
     /// Uploads and downloads at a time.
     pub concurrency: usize,
-    /// That many newest manifests, and all that they name, survive a sweep.
+    /// That many newest manifests, and all that they name, survive a sweep. At least 2.
     pub manifests_kept: usize,
+    /// Larger runs travel in parts of this size; S3 wants at least 5 MiB.
+    pub part_bytes: usize,
+}
+
+impl CheckpointOptions {
+    pub fn new(writer: u64) -> Self {
+        Self { writer, concurrency: 8, manifests_kept: 3, part_bytes: 32 << 20 }
+    }
 }
 
 /// Checkpoints below one prefix of an object store. Cheap to clone; all clones are one writer.
-#[derive(Clone)]
-pub struct Checkpoints {}
+#[derive(Clone, Debug)]
+pub struct Checkpoints(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    objects: Objects,
+    options: CheckpointOptions,
+    writer_epoch: u64,
+    /// Of the next run's name.
+    sequence: AtomicU64,
+    /// Runs of this writer that a manifest may still come to name.
+    unsettled: Mutex<BTreeSet<u64>>,
+    current: Mutex<Arc<Manifest>>,
+    /// Publishes take turns.
+    role: tokio::sync::Mutex<Role>,
+}
 
 impl Checkpoints {
-    /// Claims the writer role: from now on older writers are fenced. Returns the newest manifest, which is this writer's own
-    /// first one: a copy of its predecessor, or an empty one (`cut` 0) where there was none.
+    /// Claims the writer role: from now on older writers are fenced. Returns this writer's first manifest: a copy of the
+    /// newest one, or an empty one (`cut` 0) where there was none.
+    ///
+    /// # Errors
+    /// If the newest manifest is damaged or of another program's time, the store cannot create without overwriting, or fails.
     pub async fn open(
-        _store: Arc<dyn ObjectStore>,
-        _prefix: Path,
-        _options: CheckpointOptions,
-    ) -> Result<(Self, Manifest), CheckpointError> {
-        unimplemented!()
+        store: Arc<dyn ObjectStore>,
+        prefix: Path,
+        options: CheckpointOptions,
+    ) -> Result<(Self, Arc<Manifest>), CheckpointError> {
+        let objects = Objects { store, prefix, part_bytes: options.part_bytes.max(1) };
+        let manifest = Arc::new(publish::claim(&objects, options.writer).await?);
+        let inner = Inner {
+            objects,
+            options,
+            writer_epoch: manifest.writer_epoch,
+            sequence: AtomicU64::new(1),
+            unsettled: Mutex::default(),
+            current: Mutex::new(manifest.clone()),
+            role: tokio::sync::Mutex::new(Role::at(manifest.number)),
+        };
+        Ok((Self(Arc::new(inner)), manifest))
     }
+
     /// The newest manifest below a prefix, without claiming anything: for readers.
     pub async fn newest(
-        _store: &dyn ObjectStore,
-        _prefix: &Path,
+        store: Arc<dyn ObjectStore>,
+        prefix: Path,
     ) -> Result<Option<Manifest>, CheckpointError> {
-        unimplemented!()
+        let objects = Objects { store, prefix, part_bytes: usize::MAX };
+        Ok(objects.newest().await?.0)
     }
+
     /// The newest manifest that this writer has published.
     pub fn current(&self) -> Arc<Manifest> {
-        unimplemented!()
+        self.0.current.lock().clone()
     }
-    /// Uploads a run ahead of the publish that names it.
-    pub async fn upload(&self, _state: &str, _run: &EncodedRun) -> Result<RunRef, CheckpointError> {
-        unimplemented!()
+
+    pub fn writer_epoch(&self) -> u64 {
+        self.0.writer_epoch
     }
-    /// Uploads the runs, then the manifest. On an error nothing is published and the draft can be given again, alone or
-    /// with more runs added.
-    pub async fn publish(&self, _draft: &ManifestDraft) -> Result<Arc<Manifest>, CheckpointError> {
-        unimplemented!()
-    }
+
     /// The bytes of a run, checked for size and checksum.
-    pub async fn read_bytes(&self, _run: &RunRef) -> Result<Bytes, CheckpointError> {
-        unimplemented!()
+    pub async fn read_bytes(&self, run: &RunRef) -> Result<Bytes, CheckpointError> {
+        self.0.objects.get_run(run).await
     }
-    pub async fn read(&self, _run: &RunRef) -> Result<Run, CheckpointError> {
-        unimplemented!()
+
+    /// A run, decoded on a thread for blocking work.
+    pub async fn read(&self, run: &RunRef) -> Result<Run, CheckpointError> {
+        let bytes = self.read_bytes(run).await?;
+        let decoded = tokio::task::spawn_blocking(move || Run::decode(&bytes)).await;
+        let what = match decoded {
+            Ok(Ok(decoded)) if decoded.kind() == run.kind => return Ok(decoded),
+            Ok(Ok(decoded)) => {
+                format!("it is of kind {:?}, but its manifest says {:?}", decoded.kind(), run.kind)
+            }
+            Ok(Err(corrupt)) => corrupt.to_string(),
+            Err(_) => "its decoder stopped".to_owned(),
+        };
+        Err(CheckpointError::Corrupt { path: run.path.clone(), what })
     }
-    /// All runs of a state, oldest first.
-    pub async fn read_state(&self, _entry: &StateEntry) -> Result<Vec<Run>, CheckpointError> {
-        unimplemented!()
-    }
-    /// The merges that are worth doing now.
-    pub fn plan_merges(&self) -> Vec<MergeJob> {
-        unimplemented!()
-    }
-    /// Does a merge and uploads its output; give the result to a following draft.
-    pub async fn merge(&self, _job: &MergeJob) -> Result<Merged, CheckpointError> {
-        unimplemented!()
-    }
-    /// Deletes manifests but the newest few, and objects that none of those names and that no upload of this writer may
-    /// still publish. Returns how many objects were deleted.
-    pub async fn sweep(&self) -> Result<usize, CheckpointError> {
-        unimplemented!()
+
+    /// Several runs, in their order; some are read at the same time. For a state: all runs of its entry.
+    pub async fn read_all(&self, runs: &[RunRef]) -> Result<Vec<Run>, CheckpointError> {
+        // Boxed, because the compiler cannot see that a closure over references of all lifetimes returns a `Send` future.
+        let reads: Vec<_> = runs.iter().map(|run| Box::pin(self.read(run))).collect();
+        stream::iter(reads).buffered(self.0.options.concurrency.max(1)).try_collect().await
     }
 }
