@@ -2,29 +2,164 @@
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{LogicalPlan, TableSource};
+use arrow::datatypes::IntervalMonthDayNano;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DataFusionError, Result, ScalarValue, internal_err};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    self as logical, Expr, LogicalPlan, LogicalPlanBuilder, SubqueryAlias, TableScan, TableScanBuilder,
+    TableSource, lit,
+};
+use millpond_functions::Registry;
+use millpond_functions::error::{from_datafusion, into_datafusion};
 use millpond_types::SqlError;
 
-use crate::RelationSource;
+use crate::window::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
+use crate::{Metadata, RelationSource, names, trace};
 
-/// Replaces each [`crate::window::WindowTvf`] by projections (TUMBLE) or an unnest (HOP) of scalar functions.
+/// Replaces each [`WindowTvf`] by projections (TUMBLE) or an unnest (HOP) of scalar functions. The result needs no more
+/// rules: the engine gives it to DataFusion's physical planner as it is.
 ///
 /// # Errors
 /// XX000 only.
 pub fn batch(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
-    let _ = plan;
-    unimplemented!()
+    let rewritten = plan.transform_up_with_subqueries(|plan| match WindowTvf::of(&plan) {
+        Some(window) => window_in_batch(window).map(Transformed::yes),
+        None => Ok(Transformed::no(plan)),
+    });
+    rewritten.map(|t| t.data).map_err(from_datafusion)
+}
+
+fn window_in_batch(window: &WindowTvf) -> Result<LogicalPlan> {
+    let input = window.input();
+    let (qualifier, field) = input.schema().qualified_field(window.time());
+    let time = Expr::from((qualifier, field));
+    let columns = || input.schema().columns().into_iter().map(Expr::Column);
+    let plan = LogicalPlanBuilder::from(Arc::clone(input)).filter(time.clone().is_not_null())?;
+    let start = Expr::Column(Column::new_unqualified(WINDOW_START));
+    let (starts, ends, sizes) = match window.kind() {
+        WindowKind::Tumble { size, offset } => ("tumble_start", "tumble_end", vec![size, offset]),
+        WindowKind::Hop { slide, size, offset } => ("hop_starts", "hop_end", vec![slide, size, offset]),
+    };
+    let plan = plan.project(columns().chain([call(starts, time, &sizes)?.alias(WINDOW_START)]))?;
+    let plan = match window.kind() {
+        WindowKind::Tumble { .. } => plan,
+        WindowKind::Hop { .. } => plan.unnest_column(Column::new_unqualified(WINDOW_START))?,
+    };
+    let end = call(ends, start.clone(), &sizes)?.alias(WINDOW_END);
+    plan.project(columns().chain([start, end]))?.build()
+}
+
+fn call(name: &str, time: Expr, sizes: &[IntervalMonthDayNano]) -> Result<Expr> {
+    let Some(function) = Registry::global().scalar(name) else {
+        return internal_err!("there is no function {name}");
+    };
+    let sizes = sizes.iter().map(|size| lit(ScalarValue::IntervalMonthDayNano(Some(*size))));
+    Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, std::iter::once(time).chain(sizes).collect())))
 }
 
 /// The plan of a view without the rows that the view's operators refuse as late: above each window function whose
 /// aggregate closes by time, a filter `_watermark IS NULL OR window_end + lateness > _watermark`. Its sources scan
-/// [`crate::Metadata::Watermark`]. Apply before [`batch`].
+/// [`Metadata::Watermark`]. Apply before [`batch`].
 ///
 /// # Errors
 /// XX000 only.
 pub fn without_late_rows(plan: LogicalPlan, allowed_lateness_us: i64) -> Result<LogicalPlan, SqlError> {
-    let _ = (plan, allowed_lateness_us);
-    unimplemented!()
+    let rewritten = plan.transform_up(|plan| match plan {
+        LogicalPlan::Aggregate(aggregate) if trace::closing_window(&aggregate).is_some() => {
+            let below = aggregate.input.as_ref().clone();
+            let input = Arc::new(filter_below(below, allowed_lateness_us)?);
+            let logical::Aggregate { group_expr, aggr_expr, schema, .. } = aggregate;
+            let aggregate = logical::Aggregate::try_new_with_schema(input, group_expr, aggr_expr, schema)?;
+            Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    rewritten.map(|t| t.data).map_err(from_datafusion)
+}
+
+/// The input of an aggregate that closes: the filter goes above its window function; the way there is one of projections,
+/// filters and aliases, as [`trace::origin`] went it.
+fn filter_below(plan: LogicalPlan, lateness_us: i64) -> Result<LogicalPlan> {
+    let mut done = false;
+    plan.transform_down(|plan| match WindowTvf::of(&plan) {
+        Some(window) if !done => {
+            done = true;
+            let plan = keep_timely(window, lateness_us)?;
+            Ok(Transformed::new(plan, true, datafusion::common::tree_node::TreeNodeRecursion::Stop))
+        }
+        _ => Ok(Transformed::no(plan)),
+    })
+    .map(|t| t.data)
+}
+
+fn keep_timely(window: &WindowTvf, lateness_us: i64) -> Result<LogicalPlan> {
+    let outputs = window.schema_columns();
+    let (input, watermark) = with_watermark(window.input())?;
+    let plan = window.over(input)?.into_plan();
+    let end = Expr::Column(Column::new_unqualified(WINDOW_END));
+    let closed = match lateness_us {
+        0 => end,
+        us => end + lit(ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, us * 1_000)))),
+    };
+    let watermark = Expr::Column(watermark);
+    let timely = watermark.clone().is_null().or(closed.gt(watermark));
+    LogicalPlanBuilder::from(plan).filter(timely)?.project(outputs)?.build()
+}
+
+/// `plan` with the rows' watermark among its columns.
+fn with_watermark(plan: &LogicalPlan) -> Result<(LogicalPlan, Column)> {
+    match plan {
+        LogicalPlan::TableScan(scan) => scan_with_watermark(scan),
+        LogicalPlan::Filter(filter) => {
+            let (input, watermark) = with_watermark(&filter.input)?;
+            Ok((LogicalPlanBuilder::from(input).filter(filter.predicate.clone())?.build()?, watermark))
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let (input, watermark) = with_watermark(&alias.input)?;
+            let plan = SubqueryAlias::try_new(Arc::new(input), alias.alias.clone())?;
+            Ok((LogicalPlan::SubqueryAlias(plan), Column::new(Some(alias.alias.clone()), watermark.name)))
+        }
+        LogicalPlan::Projection(projection) => {
+            let (input, watermark) = with_watermark(&projection.input)?;
+            // A name of its own, for the query may have used `_watermark`.
+            let name = names::distinct(Metadata::Watermark.name(), 0);
+            let carried = Expr::Column(watermark).alias(name.as_str());
+            let plan =
+                LogicalPlanBuilder::from(input).project(projection.expr.iter().cloned().chain([carried]))?;
+            Ok((plan.build()?, Column::new_unqualified(name)))
+        }
+        other => match WindowTvf::of(other) {
+            Some(window) => {
+                let (input, watermark) = with_watermark(window.input())?;
+                Ok((window.over(input)?.into_plan(), watermark))
+            }
+            None => internal_err!("no watermark comes through {}", other.display()),
+        },
+    }
+}
+
+fn scan_with_watermark(scan: &TableScan) -> Result<(LogicalPlan, Column)> {
+    let Some(source) = RelationSource::of(&scan.source) else {
+        return internal_err!("{} has no watermark", scan.table_name);
+    };
+    let (source, at) = source.with_metadata(Metadata::Watermark);
+    let mut projection = match &scan.projection {
+        Some(projection) => projection.clone(),
+        None => (0..scan.source.schema().fields().len()).collect(),
+    };
+    if !projection.contains(&at) {
+        projection.push(at);
+    }
+    let widened = TableScanBuilder::new(scan.table_name.clone(), Arc::new(source))
+        .with_projection(Some(projection))
+        .with_filters(scan.filters.clone())
+        .with_fetch(scan.fetch)
+        .build()?;
+    Ok((
+        LogicalPlan::TableScan(widened),
+        Column::new(Some(scan.table_name.clone()), Metadata::Watermark.name()),
+    ))
 }
 
 /// Puts `provide`'s source in the place of each [`RelationSource`] (subqueries included). The new source has the same
@@ -36,6 +171,15 @@ pub fn replace_relations(
     plan: LogicalPlan,
     provide: &mut dyn FnMut(&RelationSource) -> Result<Arc<dyn TableSource>, SqlError>,
 ) -> Result<LogicalPlan, SqlError> {
-    let _ = (plan, provide);
-    unimplemented!()
+    let replaced: Result<_, DataFusionError> = plan.transform_up_with_subqueries(|plan| match plan {
+        LogicalPlan::TableScan(scan) => match RelationSource::of(&scan.source) {
+            Some(relation) => {
+                let source = provide(relation).map_err(into_datafusion)?;
+                Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+            }
+            None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+        },
+        other => Ok(Transformed::no(other)),
+    });
+    replaced.map(|t| t.data).map_err(from_datafusion)
 }

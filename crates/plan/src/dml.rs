@@ -1,5 +1,8 @@
 //! INSERT, UPDATE, DELETE as logical pieces that the engine runs.
 
+mod change;
+mod insert;
+
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use millpond_types::{RelationId, SqlType};
 
@@ -7,13 +10,16 @@ use millpond_types::{RelationId, SqlType};
 #[derive(Clone, Debug)]
 pub struct InsertPlan {
     pub relation: RelationId,
-    /// One output column per declared column of the relation, in order, with its canonical type: given values, defaults,
-    /// NULL. Generated columns are NULL here; `generated` computes them. NOT NULL and CHECK are the engine's to verify.
+    /// One output column per declared column of the relation, in order, under its name and in its Arrow type: given values,
+    /// defaults, NULL. Generated columns are NULL here; the engine computes them, and verifies NOT NULL and CHECK.
     pub rows: LogicalPlan,
     pub on_conflict: OnConflict,
     pub returning: Option<Returning>,
     pub parameters: Vec<SqlType>,
+    /// Relations that `rows` reads, each once.
     pub relations: Vec<RelationId>,
+    /// See [`crate::QueryPlan::session_dependent`].
+    pub session_dependent: bool,
 }
 
 /// What happens to a row whose key is there already.
@@ -21,33 +27,45 @@ pub struct InsertPlan {
 pub enum OnConflict {
     /// 23505.
     Error,
-    /// ON CONFLICT DO NOTHING; `target` is the columns named, empty if none.
-    Nothing { target: Vec<usize> },
-    /// ON CONFLICT … DO UPDATE. Expressions are over [`OnConflict::schema`]: the declared columns of the row that is there,
-    /// then those of the row that was to be inserted under the names `excluded.<column>`.
-    Update { target: Vec<usize>, assignments: Vec<Expr>, filter: Option<Expr> },
+    /// ON CONFLICT DO NOTHING.
+    Nothing,
+    /// ON CONFLICT (key) DO UPDATE. Expressions are over the declared columns of the row that is there, under their names,
+    /// followed by those of the row that was to be inserted under the names `excluded.<column>`.
+    Update {
+        /// One expression per declared column: the complete new row.
+        assignments: Vec<Expr>,
+        /// WHERE: the row stays as it is where this is not true.
+        filter: Option<Expr>,
+    },
 }
 
-/// RETURNING: expressions over the complete (new, for DELETE old) row's declared columns.
+/// The prefix under which ON CONFLICT DO UPDATE names the columns of the row that was to be inserted.
+pub const EXCLUDED: &str = "excluded.";
+
+/// RETURNING: expressions over the complete (new; for DELETE the old) row's declared columns.
 #[derive(Clone, Debug)]
 pub struct Returning {
     pub expressions: Vec<Expr>,
+    /// Names (may repeat) and types.
     pub columns: Vec<(String, SqlType)>,
 }
 
-/// Rows to change.
+/// Rows to change. Expressions name the relation's declared columns without a qualifier; parameters in them are bound with
+/// [`crate::bind_expression`].
 #[derive(Clone, Debug)]
 pub struct UpdatePlan {
     pub relation: RelationId,
-    /// WHERE over the declared columns; NULL is not true. `None`: every row.
+    /// WHERE over the old row; NULL is not true. `None`: every row.
     pub filter: Option<Expr>,
-    /// `WHERE key = constant` for every column of the primary key: one expression per key column, without columns (a literal
-    /// or parameter), typed as the key. The engine may look the row up; `filter` still holds the whole condition.
+    /// `WHERE key = constant` for every column of the primary key, in the key's order: expressions without columns, of the
+    /// key columns' types. The engine may look the row up; `filter` still holds the whole condition.
     pub point: Option<Vec<Expr>>,
-    /// One expression per declared column over the old row: the complete new row.
+    /// One expression per declared column over the old row: the complete new row. Generated columns keep their old value
+    /// here; the engine computes them.
     pub assignments: Vec<Expr>,
     pub returning: Option<Returning>,
     pub parameters: Vec<SqlType>,
+    pub session_dependent: bool,
 }
 
 /// Rows to remove.
@@ -59,4 +77,5 @@ pub struct DeletePlan {
     pub point: Option<Vec<Expr>>,
     pub returning: Option<Returning>,
     pub parameters: Vec<SqlType>,
+    pub session_dependent: bool,
 }

@@ -10,7 +10,9 @@
 //! Not here: execution, state, sessions. This crate reads the catalog and never changes it. Begin at [`Planner`].
 
 pub mod batch;
+mod coercion;
 pub mod column;
+mod constant;
 mod context;
 pub mod dml;
 mod errors;
@@ -19,16 +21,19 @@ mod metadata;
 mod names;
 mod parameters;
 mod planner;
+mod prepare;
 mod rules;
 mod source;
 mod sql_types;
+mod trace;
 pub mod window;
+mod window_sql;
 
 pub use batch::{batch, replace_relations, without_late_rows};
 pub use column::{ColumnExpression, physical};
-pub use context::SystemTables;
+pub use context::{SystemTables, config_options};
 pub use dml::{DeletePlan, InsertPlan, OnConflict, UpdatePlan};
 pub use metadata::Metadata;
-pub use parameters::bind_parameters;
+pub use parameters::{bind_expression, bind_parameters};
 pub use planner::{PlanSettings, Planner, QueryPlan};
 pub use source::{RelationFacts, RelationSource};

@@ -1,15 +1,22 @@
 //! The entry points of planning.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::logical_expr::LogicalPlan;
-use millpond_catalog::Catalog;
-use millpond_types::{EventTime, RelationId, SqlError, SqlType};
+use arrow::datatypes::FieldRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::expr::Cast;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
+use datafusion::sql::planner::{PlannerContext, SqlToRel};
+use millpond_catalog::{Catalog, Relation, View};
+use millpond_sql::RelationName;
+use millpond_sql::statement::ColumnName;
+use millpond_types::{EventTime, RelationId, SqlError, SqlState, SqlType};
 use sqlparser::ast;
 
-use millpond_sql::statement::ColumnName;
-
-use crate::{ColumnExpression, DeletePlan, InsertPlan, SystemTables, UpdatePlan};
+use crate::context::Context;
+use crate::errors::{self, Places, at_opt};
+use crate::{RelationFacts, SystemTables, names, parameters, prepare, rules};
 
 /// What of a session a plan depends on. A view freezes them at CREATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +42,8 @@ pub struct QueryPlan {
     pub parameters: Vec<SqlType>,
     /// Catalog relations that are read, views looked through, each once.
     pub relations: Vec<RelationId>,
+    /// now(), current_user or the like was answered from the settings: plan a prepared statement again before it runs.
+    pub session_dependent: bool,
 }
 
 /// Plans the statements of one session over one catalog snapshot. Cheap to make.
@@ -42,15 +51,21 @@ pub struct Planner {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) settings: PlanSettings,
     pub(crate) system: Option<Arc<dyn SystemTables>>,
+    /// Views between the statement and this planner.
+    pub(crate) depth: usize,
+}
+
+/// A query with its names resolved and nothing typed yet.
+pub(crate) struct Bound {
+    pub(crate) plan: LogicalPlan,
+    pub(crate) relations: Vec<RelationId>,
+    /// A function that answered from the session.
+    pub(crate) session: Option<String>,
 }
 
 impl Planner {
-    pub fn new(
-        catalog: Arc<Catalog>,
-        settings: PlanSettings,
-        system: Option<Arc<dyn SystemTables>>,
-    ) -> Self {
-        Self { catalog, settings, system }
+    pub fn new(catalog: Arc<Catalog>, settings: PlanSettings, system: Option<Arc<dyn SystemTables>>) -> Self {
+        Self { catalog, settings, system, depth: 0 }
     }
 
     /// Plans a query. `parameter_types` are what the client gave, `None` where it leaves the choice to us. Errors carry the
@@ -63,71 +78,237 @@ impl Planner {
         query: &ast::Query,
         parameter_types: &[Option<SqlType>],
     ) -> Result<QueryPlan, SqlError> {
-        let _ = (query, parameter_types);
-        unimplemented!()
+        let places = Places::of(query);
+        let (bound, parameters) = self.bind_typed(query, parameter_types, &places)?;
+        self.finish(bound, parameters, &places)
     }
 
     /// Plans the query of a view. As [`Planner::plan_query`], and refuses what an answer that is kept up to date cannot hold:
     /// parameters, volatile functions, now() and what depends on the session. `columns` renames the first outputs.
     ///
     /// # Errors
-    /// Also 42701 for two columns of one name, 42P16 for more names than columns, 0A000 as said.
+    /// Also 42701 for two columns of one name, 42601 for more names than columns, 0A000 as said.
     pub fn plan_view(&self, query: &ast::Query, columns: &[ColumnName]) -> Result<QueryPlan, SqlError> {
-        let _ = (query, columns);
-        unimplemented!()
+        let places = Places::of(query);
+        if parameters::count(query)? > 0 {
+            return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
+        }
+        let bound = self.bind(query, &[], &places)?;
+        if let Some(function) = &bound.session {
+            return Err(at_opt(
+                not_in_view(function, "depends on the session or the time"),
+                places.function(function),
+            ));
+        }
+        refuse_volatile(&bound.plan, &places)?;
+        let mut plan = self.finish(bound, Vec::new(), &places)?;
+        if columns.len() > plan.columns.len() {
+            let text = "CREATE MATERIALIZED VIEW specifies more column names than columns";
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, text).at(columns[plan.columns.len()].position));
+        }
+        for (given, (name, _)) in columns.iter().zip(&mut plan.columns) {
+            name.clone_from(&given.name);
+        }
+        for (i, (name, _)) in plan.columns.iter().enumerate() {
+            if plan.columns[..i].iter().any(|(other, _)| other == name) {
+                let error = SqlError::new(
+                    SqlState::DUPLICATE_COLUMN,
+                    format!("column \"{name}\" specified more than once"),
+                );
+                return Err(error.hint("Give one of them another name with AS."));
+            }
+        }
+        Ok(plan)
     }
 
-    /// Plans an INSERT into a table or source.
-    ///
-    /// # Errors
-    /// As PostgreSQL: 42703, 42601 (too many or few expressions), 42804 (a value of another type), 428C9 (a generated column).
-    pub fn plan_insert(
+    /// Resolves names, and finds the types of parameters that the client left open.
+    pub(crate) fn bind_typed(
         &self,
-        insert: &ast::Insert,
+        query: &ast::Query,
+        given: &[Option<SqlType>],
+        places: &Places,
+    ) -> Result<(Bound, Vec<SqlType>), SqlError> {
+        let count = parameters::count(query)?.max(given.len());
+        let mut types: Vec<Option<SqlType>> = given.to_vec();
+        types.resize(count, None);
+        types.iter_mut().for_each(|ty| *ty = ty.take().filter(|ty| *ty != SqlType::Unknown));
+        let bound = self.bind(query, &types, places)?;
+        if types.iter().all(Option::is_some) {
+            return Ok((bound, types.into_iter().flatten().collect()));
+        }
+        parameters::infer(&bound.plan, &mut types);
+        let types: Vec<_> = types.into_iter().map(|ty| ty.unwrap_or(SqlType::Text)).collect();
+        let again: Vec<_> = types.iter().cloned().map(Some).collect();
+        Ok((self.bind(query, &again, places)?, types))
+    }
+
+    /// Resolves names.
+    pub(crate) fn bind(
+        &self,
+        query: &ast::Query,
         parameter_types: &[Option<SqlType>],
-    ) -> Result<InsertPlan, SqlError> {
-        let _ = (insert, parameter_types);
-        unimplemented!()
+        places: &Places,
+    ) -> Result<Bound, SqlError> {
+        match self.try_bind(query, parameter_types, places, false) {
+            // `SELECT *, a AS b`: perhaps the names beside `*` are those of its columns.
+            Err(error) if error.state() == SqlState::DUPLICATE_COLUMN => {
+                self.try_bind(query, parameter_types, places, true).map_err(|_| error)
+            }
+            result => result,
+        }
     }
 
-    /// Plans an UPDATE of a table.
-    ///
-    /// # Errors
-    /// As [`Planner::plan_insert`]; 0A000 with FROM or subqueries, or if the relation is no table with rows that change.
-    pub fn plan_update(
+    fn try_bind(
         &self,
-        update: &ast::Update,
+        query: &ast::Query,
         parameter_types: &[Option<SqlType>],
-    ) -> Result<UpdatePlan, SqlError> {
-        let _ = (update, parameter_types);
-        unimplemented!()
+        places: &Places,
+        rename_beside_wildcard: bool,
+    ) -> Result<Bound, SqlError> {
+        let mut query = query.clone();
+        let metadata = prepare::prepare(&mut query, &|name| self.is_source(name), rename_beside_wildcard)?;
+        let context = Context::new(self, metadata);
+        let mut planner_context =
+            PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameter_types));
+        let plan = SqlToRel::new(&context)
+            .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)
+            .map_err(|e| errors::planning(e, places))?;
+        let (relations, session) = context.into_findings();
+        Ok(Bound { plan, relations, session })
     }
 
-    /// Plans a DELETE from a table.
-    ///
-    /// # Errors
-    /// As [`Planner::plan_update`].
-    pub fn plan_delete(
-        &self,
-        delete: &ast::Delete,
-        parameter_types: &[Option<SqlType>],
-    ) -> Result<DeletePlan, SqlError> {
-        let _ = (delete, parameter_types);
-        unimplemented!()
+    pub(crate) fn is_source(&self, name: &RelationName) -> bool {
+        self.catalog
+            .resolve(name, &self.settings.search_path)
+            .is_ok_and(|relation| RelationFacts::of(relation).metadata)
     }
 
-    /// Types an expression over the columns of one relation: a watermark, a generated column, a CHECK; a DEFAULT, which may
-    /// name no column, over the same relation. `to` is the type it is stored as, by assignment; `None` leaves its own.
-    ///
-    /// # Errors
-    /// As PostgreSQL's for the expression; 0A000 for subqueries; 42803 and 42P20 for aggregates and window functions.
-    pub fn plan_column_expression(
+    fn finish(&self, bound: Bound, parameters: Vec<SqlType>, places: &Places) -> Result<QueryPlan, SqlError> {
+        let plan = rules::analyze(bound.plan).map_err(|e| errors::planning(e, places))?;
+        let (plan, columns) = canonical(plan)?;
+        let logical = rules::optimize(plan).map_err(|e| errors::planning(e, places))?;
+        Ok(QueryPlan {
+            logical,
+            columns,
+            parameters,
+            relations: bound.relations,
+            session_dependent: bound.session.is_some(),
+        })
+    }
+
+    /// The query of a view with the columns that the catalog says, what it reads, and what of the session it asks.
+    pub(crate) fn inline_view(
         &self,
-        columns: &[(String, SqlType, bool)],
-        expr: &ast::Expr,
-        to: Option<&SqlType>,
-    ) -> Result<ColumnExpression, SqlError> {
-        let _ = (columns, expr, to);
-        unimplemented!()
+        relation: &Relation,
+        view: &View,
+    ) -> Result<(LogicalPlan, Vec<RelationId>, Option<String>), SqlError> {
+        let inner = Planner {
+            catalog: Arc::clone(&self.catalog),
+            settings: PlanSettings {
+                search_path: view.frozen.search_path.clone(),
+                time_zone: view.frozen.time_zone.clone(),
+                ..self.settings.clone()
+            },
+            system: self.system.clone(),
+            depth: self.depth + 1,
+        };
+        let inlined = || {
+            let query = millpond_sql::parse_query(&view.query)?;
+            let places = Places::default();
+            let bound = inner.bind(&query, &[], &places)?;
+            if bound.plan.schema().fields().len() != relation.columns.len() {
+                let text = format!("view \"{}\" has other columns than when it was created", relation.name);
+                return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, text)
+                    .hint("Drop it and create it again."));
+            }
+            let outputs = bound.plan.schema().columns();
+            let outputs =
+                outputs.into_iter().zip(&relation.columns).enumerate().map(|(i, (output, column))| {
+                    let same = bound.plan.schema().field(i).data_type() == &column.ty.arrow();
+                    let expr =
+                        if same { Expr::Column(output) } else { cast(Expr::Column(output), &column.ty) };
+                    expr.alias(column.name.as_str())
+                });
+            let plan = LogicalPlanBuilder::from(bound.plan.clone())
+                .project(outputs)
+                .and_then(LogicalPlanBuilder::build)
+                .map_err(|e| errors::planning(e, &places))?;
+            Ok((plan, bound.relations, bound.session))
+        };
+        // Positions inside the view's text mean nothing in the statement that names the view.
+        inlined().map_err(|error: SqlError| {
+            let mut bare = SqlError::new(error.state(), error.message());
+            if let Some(detail) = error.detail_text() {
+                bare = bare.detail(detail);
+            }
+            bare.hint(error.hint_text().map_or_else(
+                || format!("The error is in view \"{}\".", relation.name),
+                |hint| format!("{hint} The error is in view \"{}\".", relation.name),
+            ))
+        })
+    }
+}
+
+pub(crate) fn parameter_fields(types: &[Option<SqlType>]) -> Vec<Option<FieldRef>> {
+    let field = |(i, ty): (usize, &Option<SqlType>)| {
+        ty.as_ref().map(|ty| Arc::new(ty.field(format!("${}", i + 1), true)))
+    };
+    types.iter().enumerate().map(field).collect()
+}
+
+/// `expr` in the Arrow type of `ty`.
+pub(crate) fn cast(expr: Expr, ty: &SqlType) -> Expr {
+    Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(ty.field("", true))))
+}
+
+/// An analyzed plan with outputs in canonical Arrow types under unique names, and what the user sees of them.
+pub(crate) fn canonical(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<(String, SqlType)>), SqlError> {
+    let mut columns = Vec::with_capacity(plan.schema().fields().len());
+    let mut outputs = Vec::with_capacity(columns.capacity());
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (qualifier, field) in plan.schema().iter() {
+        let ty = SqlType::of(field)?;
+        let name = names::shown(field.name()).to_owned();
+        let count = seen.entry(name.clone()).or_insert(0);
+        *count += 1;
+        let unique = if *count == 1 { name.clone() } else { names::distinct(&name, *count) };
+        let column = Expr::from((qualifier, field));
+        let same = *field.data_type() == ty.arrow();
+        outputs.push(if same { column } else { cast(column, &ty) }.alias(unique));
+        columns.push((name, ty));
+    }
+    let plan = LogicalPlanBuilder::from(plan)
+        .project(outputs)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(|e| errors::planning(e, &Places::default()))?;
+    Ok((plan, columns))
+}
+
+fn not_in_view(function: &str, why: &str) -> SqlError {
+    SqlError::unsupported(format!("{function}() {why} and cannot stand in a materialized view"))
+        .hint("Compute it when rows are inserted, with a DEFAULT, or in the query that reads the view.")
+}
+
+fn refuse_volatile(plan: &LogicalPlan, places: &Places) -> Result<(), SqlError> {
+    use datafusion::common::tree_node::TreeNode;
+    let mut found = None;
+    let walk = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarFunction(call) = expr
+                    && call.func.signature().volatility == Volatility::Volatile
+                {
+                    found.get_or_insert_with(|| call.func.name().to_owned());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    debug_assert!(walk.is_ok(), "walking a plan cannot fail");
+    match found {
+        Some(name) => {
+            Err(at_opt(not_in_view(&name, "answers differently each time"), places.function(&name)))
+        }
+        None => Ok(()),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::logical_expr::{TableSource, TableType};
+use millpond_catalog::{Relation, RelationKind};
 use millpond_types::{RelationId, SqlType};
 
 use crate::Metadata;
@@ -18,12 +19,32 @@ pub struct RelationFacts {
     pub columns: Vec<(String, SqlType, bool)>,
     /// Rows are never retracted: sources, append-only tables, and views that planning proved so.
     pub append_only: bool,
-    /// A topic of its own (source or table), whose rows have [`Metadata`]; not a view.
+    /// An append-only topic, whose rows have [`Metadata`]; not a table that changes, not a view.
     pub metadata: bool,
     /// Columns of a unique key (the primary key; of a view, what planning proved).
     pub key: Option<Vec<usize>>,
     /// The column that the WATERMARK is declared on.
     pub watermark: Option<usize>,
+}
+
+impl RelationFacts {
+    pub fn of(relation: &Relation) -> Self {
+        let key = match &relation.kind {
+            RelationKind::Table(table) if !table.primary_key.is_empty() => Some(table.primary_key.clone()),
+            RelationKind::MaterializedView(view) => view.unique_key.clone(),
+            _ => None,
+        };
+        Self {
+            id: relation.id,
+            schema: relation.schema.clone(),
+            name: relation.name.clone(),
+            columns: relation.columns.iter().map(|c| (c.name.clone(), c.ty.clone(), !c.nullable)).collect(),
+            append_only: relation.is_append_only(),
+            metadata: relation.is_topic() && relation.is_append_only(),
+            key,
+            watermark: relation.watermark().map(|w| w.column),
+        }
+    }
 }
 
 /// A scan's source: the relation, and which metadata columns the statement names (they stand after the declared ones).

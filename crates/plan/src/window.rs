@@ -15,9 +15,16 @@ pub const WINDOW_END: &str = "window_end";
 /// Which windows a time belongs to. Sizes are positive; `functions::window` has the arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WindowKind {
-    Tumble { size: IntervalMonthDayNano, offset: IntervalMonthDayNano },
+    Tumble {
+        size: IntervalMonthDayNano,
+        offset: IntervalMonthDayNano,
+    },
     /// slide <= size.
-    Hop { slide: IntervalMonthDayNano, size: IntervalMonthDayNano, offset: IntervalMonthDayNano },
+    Hop {
+        slide: IntervalMonthDayNano,
+        size: IntervalMonthDayNano,
+        offset: IntervalMonthDayNano,
+    },
 }
 
 impl fmt::Display for WindowKind {
@@ -68,6 +75,11 @@ impl fmt::Display for Interval<'_> {
     }
 }
 
+/// Microseconds as an interval.
+pub(crate) fn duration(us: i64) -> String {
+    Interval(&IntervalMonthDayNano::new(0, 0, us.saturating_mul(1_000))).to_string()
+}
+
 /// Each row of `input` once per window that its time belongs to, with `window_start` and `window_end` after its columns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WindowTvf {
@@ -90,7 +102,7 @@ impl WindowTvf {
         let mut fields: Vec<_> =
             input.schema().iter().map(|(q, field)| (q.cloned(), Arc::clone(field))).collect();
         for name in [WINDOW_START, WINDOW_END] {
-            fields.push((None, Arc::new(Field::new(name, data_type.clone(), false))));
+            fields.push((None, Arc::new(Field::new(name, data_type.clone(), true))));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
         Ok(Self { input, kind, time, schema })
@@ -118,11 +130,19 @@ impl WindowTvf {
         self.input.schema().field(self.time()).data_type()
     }
 
+    /// The same window function over another input that has the time column.
+    pub(crate) fn over(&self, input: LogicalPlan) -> Result<Self> {
+        Self::try_new(Arc::new(input), self.kind, self.time.clone())
+    }
+
+    /// Its output columns as expressions.
+    pub(crate) fn schema_columns(&self) -> Vec<Expr> {
+        self.schema.columns().into_iter().map(Expr::Column).collect()
+    }
+
     pub fn of(plan: &LogicalPlan) -> Option<&Self> {
         match plan {
-            LogicalPlan::Extension(Extension { node }) => {
-                node.as_any().downcast_ref::<Self>()
-            }
+            LogicalPlan::Extension(Extension { node }) => node.as_any().downcast_ref::<Self>(),
             _ => None,
         }
     }

@@ -1,11 +1,14 @@
-//! EXPLAIN text.
-use std::fmt;
+//! EXPLAIN text: the result first, inputs indented below what uses them.
 
-use super::Plan;
+use std::fmt::{self, Write};
+
+use millpond_types::SqlType;
+
+use super::{AggregateCall, HopColumn, Input, InputColumn, Node, NodeId, Operator, Plan, WindowClose};
 
 impl fmt::Display for Plan {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented!()
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Printer { plan: self, verbose: false }.node(f, self.nodes.len() - 1, 0)
     }
 }
 
@@ -17,11 +20,190 @@ impl Plan {
     pub fn verbose(&self) -> Verbose<'_> {
         Verbose(self)
     }
+
+    /// Operators whose state nothing bounds, for a NOTICE: what it is, and what would bound it.
+    pub fn unbounded(&self) -> Vec<(String, String)> {
+        let hint = "Group by window_start of TUMBLE or HOP over a source with a WATERMARK, or keep the number of groups small.";
+        let open = self.nodes.iter().filter(|node| match &node.operator {
+            Operator::Aggregate(a) => a.close.is_none() && !a.global,
+            Operator::HopAggregate(a) => a.close.is_none(),
+            _ => false,
+        });
+        open.map(|node| {
+            let by = group_names(node).join(", ");
+            (format!("the state of the aggregate by {by} grows with the number of groups"), hint.to_owned())
+        })
+        .collect()
+    }
 }
 
 impl fmt::Display for Verbose<'_> {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let _ = self.0;
-        unimplemented!()
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Printer { plan: self.0, verbose: true }.node(f, self.0.nodes.len() - 1, 0)
     }
+}
+
+struct Printer<'a> {
+    plan: &'a Plan,
+    verbose: bool,
+}
+
+impl Printer<'_> {
+    fn node(&self, f: &mut fmt::Formatter<'_>, id: NodeId, depth: usize) -> fmt::Result {
+        let node = &self.plan.nodes[id];
+        if depth > 0 {
+            f.write_char('\n')?;
+        }
+        write!(f, "{:1$}", "", depth * 2)?;
+        self.operator(f, node)?;
+        let mut facts = Vec::new();
+        if let Some(key) = &node.key {
+            facts.push(if key.is_empty() {
+                "one row".to_owned()
+            } else {
+                format!("key ({})", list(node, key))
+            });
+        }
+        facts.push(if node.append_only { "append-only" } else { "retracting" }.to_owned());
+        facts.extend(self.state(node));
+        write!(f, " [{}]", facts.join("; "))?;
+        if self.verbose {
+            let columns: Vec<_> = node
+                .schema
+                .fields()
+                .iter()
+                .map(|field| {
+                    let ty = SqlType::of(field)
+                        .map_or_else(|_| field.data_type().to_string(), |ty| ty.to_string());
+                    format!("{} {ty}", field.name())
+                })
+                .collect();
+            write!(f, "\n{:1$}  -> {2}", "", depth * 2, columns.join(", "))?;
+        }
+        node.inputs.iter().try_for_each(|input| self.node(f, *input, depth + 1))
+    }
+
+    fn operator(&self, f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
+        match &node.operator {
+            Operator::Input(Input { relation, name, columns }) => {
+                let shown: Vec<_> = node.schema.fields().iter().map(|field| field.name().as_str()).collect();
+                write!(f, "Input {name}({})", shown.join(", "))?;
+                if self.verbose {
+                    let places = columns.iter().map(|column| match column {
+                        InputColumn::Stored(i) => i.to_string(),
+                        InputColumn::Metadata(m) => m.name().to_owned(),
+                    });
+                    write!(f, " of relation {relation} columns {}", places.collect::<Vec<_>>().join(","))?;
+                }
+                Ok(())
+            }
+            Operator::Map(map) => {
+                let outputs: Vec<_> = map
+                    .projection
+                    .iter()
+                    .zip(node.schema.fields())
+                    .map(|(expr, field)| {
+                        let text = expr.to_string();
+                        if text == *field.name() { text } else { format!("{text} AS {}", field.name()) }
+                    })
+                    .collect();
+                write!(f, "Map {}", outputs.join(", "))?;
+                match &map.filter {
+                    Some(filter) => write!(f, " WHERE {filter}"),
+                    None => Ok(()),
+                }
+            }
+            Operator::Aggregate(a) => {
+                let group: Vec<_> = a.group.iter().map(|c| self.input_name(node, *c)).collect();
+                f.write_str(if a.calls.is_empty() { "Distinct" } else { "Aggregate" })?;
+                if !a.global {
+                    write!(f, " by {}", group.join(", "))?;
+                }
+                self.calls(f, node, &a.calls)
+            }
+            Operator::HopAggregate(a) => {
+                let group: Vec<_> = a
+                    .group
+                    .iter()
+                    .map(|c| match c {
+                        HopColumn::Input(c) => self.input_name(node, *c),
+                        HopColumn::WindowStart => crate::window::WINDOW_START.to_owned(),
+                        HopColumn::WindowEnd => crate::window::WINDOW_END.to_owned(),
+                    })
+                    .collect();
+                write!(
+                    f,
+                    "HopAggregate {} on {} by {}",
+                    a.window,
+                    self.input_name(node, a.time),
+                    group.join(", ")
+                )?;
+                self.calls(f, node, &a.calls)
+            }
+            Operator::Window(w) => write!(f, "Window {} on {}", w.window, self.input_name(node, w.time)),
+            Operator::Union => f.write_str("Union"),
+        }
+    }
+
+    fn input_name(&self, node: &Node, column: usize) -> String {
+        self.plan.nodes[node.inputs[0]].schema.field(column).name().clone()
+    }
+
+    fn calls(&self, f: &mut fmt::Formatter<'_>, node: &Node, calls: &[AggregateCall]) -> fmt::Result {
+        let texts = calls.iter().map(|call| {
+            let argument = call.argument.map_or("*".to_owned(), |c| self.input_name(node, c));
+            let mut text = format!("{}({argument})", call.function.name());
+            if let Some(filter) = call.filter {
+                let _ = write!(text, " FILTER ({})", self.input_name(node, filter));
+            }
+            if self.verbose {
+                let _ = write!(text, " {}", call.result);
+            }
+            text
+        });
+        let texts: Vec<_> = texts.collect();
+        if texts.is_empty() { Ok(()) } else { write!(f, ": {}", texts.join(", ")) }
+    }
+
+    /// What bounds the state of an operator that has some.
+    fn state(&self, node: &Node) -> Vec<String> {
+        let close = match &node.operator {
+            Operator::Aggregate(a) if a.global => return vec!["state: one group".to_owned()],
+            Operator::Aggregate(a) => &a.close,
+            Operator::HopAggregate(a) => &a.close,
+            _ => return Vec::new(),
+        };
+        match close {
+            None => vec!["state: every group, never freed".to_owned()],
+            Some(close) => self.closing(close),
+        }
+    }
+
+    fn closing(&self, close: &WindowClose) -> Vec<String> {
+        let source = self.plan.nodes.iter().find_map(|node| match &node.operator {
+            Operator::Input(input) if input.relation == close.source => Some(input.name.as_str()),
+            _ => None,
+        });
+        let lateness = match close.lateness_us {
+            0 => String::new(),
+            us => format!(" + {}", crate::window::duration(us)),
+        };
+        let mut facts = vec![format!(
+            "state: open windows, freed when the watermark of {} passes window_end{lateness}",
+            source.unwrap_or("?")
+        )];
+        if close.emit_on_close {
+            facts.push("emits on window close".to_owned());
+        }
+        facts
+    }
+}
+
+fn list(node: &Node, columns: &[usize]) -> String {
+    columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn group_names(node: &Node) -> Vec<String> {
+    let groups = node.key.iter().flatten();
+    groups.map(|c| node.schema.field(*c).name().clone()).collect()
 }

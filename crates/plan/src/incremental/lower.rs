@@ -1,8 +1,27 @@
-//! .
-use datafusion::logical_expr::LogicalPlan;
-use millpond_types::SqlError;
+//! From a logical plan to operators.
+//!
+//! Projections and filters are carried along as expressions over the last operator ([`Pending`]) and become one [`Map`] when
+//! an operator needs its input; an aggregate whose columns are there already reads them in place.
 
-use super::Plan;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, FieldRef, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema};
+use datafusion::logical_expr::expr::AggregateFunction as Call;
+use datafusion::logical_expr::{self as logical, Expr, ExprSchemable, LogicalPlan, Volatility};
+use millpond_functions::error::from_datafusion;
+use millpond_types::{RelationId, SqlError, SqlType};
+
+use super::{
+    Aggregate, AggregateCall, AggregateFunction, HopAggregate, HopColumn, Input, InputColumn, Map, Node,
+    NodeId, Operator, Plan, Window, WindowClose,
+};
+use crate::rules::without_alias;
+use crate::trace;
+use crate::window::{WindowKind, WindowTvf};
+use crate::{Metadata, RelationSource, names};
 
 /// Options of the view that lowering heeds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,11 +32,730 @@ pub struct LowerOptions {
     pub emit_on_close: bool,
 }
 
-/// The incremental plan of a view's query ([`crate::QueryPlan::logical`]).
+/// The incremental plan of a view's query ([`crate::QueryPlan::logical`] of [`crate::Planner::plan_view`]).
 ///
 /// # Errors
-/// 0A000, naming the construct, where the first slice of the dataflow has no operator for it.
+/// 0A000, naming the construct, where the dataflow has no operator for it yet, or where EMIT ON WINDOW CLOSE cannot be kept.
 pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError> {
-    let _ = (plan, options);
-    unimplemented!()
+    let mut lowering = Lowering { nodes: Vec::new(), options, closing: 0 };
+    let pending = lowering.lower(plan, false)?;
+    let root = lowering.materialize(pending)?;
+    if options.emit_on_close && lowering.closing == 0 {
+        return Err(SqlError::unsupported(
+            "EMIT ON WINDOW CLOSE needs an aggregate over windows of a source with a watermark",
+        )
+        .hint("Group by window_start of TUMBLE or HOP over a source, or leave EMIT out."));
+    }
+    debug_assert_eq!(root + 1, lowering.nodes.len());
+    let columns =
+        plan.schema().fields().iter().map(|f| Ok((names::shown(f.name()).to_owned(), SqlType::of(f)?)));
+    Ok(Plan { columns: columns.collect::<Result<_, SqlError>>()?, nodes: lowering.nodes })
+}
+
+struct Lowering {
+    nodes: Vec<Node>,
+    options: LowerOptions,
+    /// Aggregates that close by time.
+    closing: usize,
+}
+
+/// What has been said about the rows of a node and is not an operator yet. Expressions name the node's columns.
+struct Pending {
+    node: NodeId,
+    filter: Option<Expr>,
+    /// The columns of the logical plan, with the names they are shown by.
+    columns: Vec<(String, Expr)>,
+    /// Asked for by an aggregate above that closes by time.
+    watermark: Option<Expr>,
+    window_end: Option<Expr>,
+}
+
+impl Lowering {
+    /// With `threaded`, the rows' watermark and the end of their window come along.
+    fn lower(&mut self, plan: &LogicalPlan, threaded: bool) -> Result<Pending, SqlError> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan, threaded),
+            LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input, threaded),
+            LogicalPlan::Projection(projection) => {
+                let input = self.lower(&projection.input, threaded)?;
+                self.project(projection, input)
+            }
+            LogicalPlan::Filter(filter) => {
+                let mut input = self.lower(&filter.input, threaded)?;
+                let predicate = over(&filter.predicate, filter.input.schema(), &input.columns)?;
+                input.filter = Some(match input.filter.take() {
+                    Some(before) => logical::and(before, predicate),
+                    None => predicate,
+                });
+                Ok(input)
+            }
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Distinct(logical::Distinct::All(input)) => {
+                let group = input.schema().columns().into_iter().map(Expr::Column).collect();
+                let distinct = logical::Aggregate::try_new(Arc::clone(input), group, Vec::new());
+                self.aggregate(&distinct.map_err(from_datafusion)?)
+            }
+            LogicalPlan::Union(union) => self.union(union),
+            other => match WindowTvf::of(other) {
+                Some(window) => self.window(window, threaded),
+                None => Err(refusal(other)),
+            },
+        }
+    }
+
+    fn push(&mut self, operator: Operator, inputs: Vec<NodeId>, columns: Vec<Field>, facts: Facts) -> NodeId {
+        let schema = Arc::new(Schema::new(columns));
+        let Facts { append_only, key, event_time } = facts;
+        self.nodes.push(Node { operator, inputs, schema, append_only, key, event_time });
+        self.nodes.len() - 1
+    }
+
+    fn scan(&mut self, scan: &logical::TableScan, threaded: bool) -> Result<Pending, SqlError> {
+        let Some(source) = RelationSource::of(&scan.source) else {
+            let text = format!("\"{}\" cannot be read by a materialized view", scan.table_name.table());
+            return Err(SqlError::unsupported(text).hint("Views read sources, tables and other views."));
+        };
+        let facts = source.facts();
+        let stored = facts.columns.len();
+        let all: Vec<usize> = (0..stored + source.metadata().len()).collect();
+        let scanned = scan.projection.as_ref().unwrap_or(&all);
+        let mut columns: Vec<InputColumn> = scanned
+            .iter()
+            .map(|i| match i.checked_sub(stored) {
+                None => InputColumn::Stored(*i),
+                Some(m) => InputColumn::Metadata(source.metadata()[m]),
+            })
+            .collect();
+        let shown = columns.len();
+        let mark = InputColumn::Metadata(Metadata::Watermark);
+        if threaded && !columns.contains(&mark) {
+            columns.push(mark);
+        }
+        let time = facts.watermark.map(|w| facts.columns[w].1.clone());
+        let fields: Vec<Field> = columns
+            .iter()
+            .map(|column| match column {
+                InputColumn::Stored(i) => {
+                    facts.columns[*i].1.field(&facts.columns[*i].0, !facts.columns[*i].2)
+                }
+                InputColumn::Metadata(m) => m.field(time.as_ref()),
+            })
+            .collect();
+        let place = |stored: usize| columns.iter().position(|c| *c == InputColumn::Stored(stored));
+        let key = facts.key.as_ref().and_then(|key| key.iter().map(|k| place(*k)).collect());
+        let event_time = facts.watermark.and_then(place);
+        let named = |i: usize| (fields[i].name().clone(), column(fields[i].name()));
+        let outputs: Vec<_> = (0..shown).map(named).collect();
+        let watermark = threaded.then(|| column(Metadata::Watermark.name()));
+        let operator = Operator::Input(Input {
+            relation: facts.id,
+            name: display_name(facts),
+            columns: columns.clone(),
+        });
+        let facts = Facts { append_only: facts.append_only, key, event_time };
+        let node = self.push(operator, Vec::new(), fields, facts);
+        let mut filter = None;
+        for predicate in &scan.filters {
+            let predicate = over(predicate, &scan.projected_schema, &outputs)?;
+            filter = Some(filter.map_or(predicate.clone(), |before| logical::and(before, predicate)));
+        }
+        Ok(Pending { node, filter, columns: outputs, watermark, window_end: None })
+    }
+
+    fn project(&mut self, projection: &logical::Projection, input: Pending) -> Result<Pending, SqlError> {
+        let schema = projection.input.schema();
+        let input =
+            if repeats(&projection.expr, schema, &input.columns) { self.settle(input)? } else { input };
+        let mut columns = Vec::with_capacity(projection.expr.len());
+        for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
+            columns.push((names::shown(field.name()).to_owned(), over(expr, schema, &input.columns)?));
+        }
+        Ok(Pending { columns, ..input })
+    }
+
+    /// Makes pending expressions an operator, so that others can name their results.
+    fn settle(&mut self, pending: Pending) -> Result<Pending, SqlError> {
+        let mut expressions = pending.columns;
+        let shown = expressions.len();
+        let mut extra = |name: &str, expr: Option<Expr>| {
+            expr.map(|expr| {
+                expressions.push((name.to_owned(), expr));
+                expressions.len() - 1
+            })
+        };
+        let watermark = extra(Metadata::Watermark.name(), pending.watermark);
+        let window_end = extra(crate::window::WINDOW_END, pending.window_end);
+        let node = self.map(pending.node, pending.filter, expressions)?;
+        let schema = Arc::clone(&self.nodes[node].schema);
+        let named = |i: usize| column(schema.field(i).name());
+        Ok(Pending {
+            node,
+            filter: None,
+            columns: (0..shown).map(|i| (schema.field(i).name().clone(), named(i))).collect(),
+            watermark: watermark.map(named),
+            window_end: window_end.map(named),
+        })
+    }
+
+    /// The node whose columns are exactly the pending ones.
+    fn materialize(&mut self, pending: Pending) -> Result<NodeId, SqlError> {
+        let schema = &self.nodes[pending.node].schema;
+        let same = pending.filter.is_none()
+            && pending.columns.len() == schema.fields().len()
+            && pending.columns.iter().enumerate().all(|(i, (_, e))| place(e, schema) == Some(i));
+        if same { Ok(pending.node) } else { self.map(pending.node, pending.filter, pending.columns) }
+    }
+
+    fn map(
+        &mut self,
+        input: NodeId,
+        filter: Option<Expr>,
+        columns: Vec<(String, Expr)>,
+    ) -> Result<NodeId, SqlError> {
+        let below = &self.nodes[input];
+        let schema = DFSchema::try_from(Arc::clone(&below.schema)).map_err(from_datafusion)?;
+        let mut unique = Names::default();
+        let mut fields = Vec::with_capacity(columns.len());
+        for (name, expr) in &columns {
+            refuse_in_expression(expr)?;
+            let (_, field) = expr.to_field(&schema).map_err(from_datafusion)?;
+            fields.push(field.as_ref().clone().with_name(unique.next(name)));
+        }
+        if let Some(filter) = &filter {
+            refuse_in_expression(filter)?;
+        }
+        let projection: Vec<Expr> = columns.into_iter().map(|(_, expr)| expr).collect();
+        let moved = |at: usize| projection.iter().position(|e| place(e, &below.schema) == Some(at));
+        let facts = Facts {
+            append_only: below.append_only,
+            key: below.key.as_ref().and_then(|key| key.iter().map(|k| moved(*k)).collect()),
+            event_time: below.event_time.and_then(moved),
+        };
+        Ok(self.push(Operator::Map(Map { filter, projection }), vec![input], fields, facts))
+    }
+
+    fn window(&mut self, window: &WindowTvf, threaded: bool) -> Result<Pending, SqlError> {
+        let input = self.lower(window.input(), threaded)?;
+        let time = window.time();
+        let input = self.with_plain_columns(input)?;
+        let below = &self.nodes[input.node];
+        let at = place(&input.columns[time].1, &below.schema).expect("the columns are plain");
+        let mut fields: Vec<Field> = below.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+        let mut unique = Names::of(&below.schema);
+        let bounds = [crate::window::WINDOW_START, crate::window::WINDOW_END].map(|name| unique.next(name));
+        for name in &bounds {
+            fields.push(Field::new(name, below.schema.field(at).data_type().clone(), false));
+        }
+        let start = fields.len() - 2;
+        let key = below.key.clone().map(|mut key| {
+            if matches!(window.kind(), WindowKind::Hop { .. }) {
+                key.push(start);
+            }
+            key
+        });
+        let facts = Facts { append_only: below.append_only, key, event_time: below.event_time };
+        let operator = Operator::Window(Window { window: window.kind(), time: at });
+        let node = self.push(operator, vec![input.node], fields, facts);
+        let mut columns = input.columns;
+        columns.extend(bounds.iter().map(|name| (name.clone(), column(name))));
+        let window_end = threaded.then(|| column(&bounds[1]));
+        Ok(Pending { node, filter: None, columns, watermark: input.watermark, window_end })
+    }
+
+    /// Pending columns that are all columns of their node, and no filter.
+    fn with_plain_columns(&mut self, pending: Pending) -> Result<Pending, SqlError> {
+        let schema = &self.nodes[pending.node].schema;
+        let plain =
+            pending.filter.is_none() && pending.columns.iter().all(|(_, e)| place(e, schema).is_some());
+        if plain { Ok(pending) } else { self.settle(pending) }
+    }
+
+    fn union(&mut self, union: &logical::Union) -> Result<Pending, SqlError> {
+        let mut inputs = Vec::with_capacity(union.inputs.len());
+        for input in &union.inputs {
+            let pending = self.lower(input, false)?;
+            let pending = self.settle(pending)?;
+            inputs.push(pending.node);
+        }
+        let mut unique = Names::default();
+        let fields: Vec<Field> = union
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_name(unique.next(names::shown(f.name()))))
+            .collect();
+        let append_only = inputs.iter().all(|i| self.nodes[*i].append_only);
+        let columns = fields.iter().map(|f| (f.name().clone(), column(f.name()))).collect();
+        let node = self.push(Operator::Union, inputs, fields, Facts { append_only, ..Facts::default() });
+        Ok(Pending { node, filter: None, columns, watermark: None, window_end: None })
+    }
+
+    fn aggregate(&mut self, aggregate: &logical::Aggregate) -> Result<Pending, SqlError> {
+        if let [Expr::GroupingSet(_)] = &aggregate.group_expr[..] {
+            return Err(unsupported(
+                "GROUPING SETS, ROLLUP and CUBE",
+                "Write one view per grouping, and UNION ALL over them.",
+            ));
+        }
+        let closing = trace::closing_window(aggregate);
+        let input = self.lower(&aggregate.input, closing.is_some())?;
+        let schema = aggregate.input.schema();
+        let group = aggregate
+            .group_expr
+            .iter()
+            .map(|e| over(e, schema, &input.columns))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
+        for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
+            let result = SqlType::of(aggregate.schema.field(group.len() + i))?;
+            calls.push(BoundCall::new(expr, result, schema, &input.columns)?);
+        }
+        let group_names = aggregate.group_expr.iter().map(|e| match without_alias(e.clone()) {
+            Expr::Column(column) => names::shown(&column.name).to_owned(),
+            other => other.to_string(),
+        });
+        let grouping = Grouping {
+            names: group_names.collect(),
+            group,
+            calls,
+            source: closing.map(|(_, source)| source),
+            fields: aggregate.schema.fields().iter().cloned().collect(),
+        };
+        if grouping.source.is_some() {
+            self.closing += 1;
+        } else if self.options.emit_on_close {
+            return Err(not_closing(&grouping));
+        }
+        match self.hop_input(&grouping, &input) {
+            Some(window) => self.hop_aggregate(grouping, input, &window),
+            None => self.plain_aggregate(grouping, input),
+        }
+    }
+
+    fn plain_aggregate(&mut self, grouping: Grouping, input: Pending) -> Result<Pending, SqlError> {
+        let mut slots = Slots::default();
+        let group: Vec<usize> =
+            grouping.group.iter().zip(&grouping.names).map(|(e, name)| slots.place(name, e)).collect();
+        let calls = grouping.calls.iter().map(|call| call.place(&mut slots)).collect();
+        let close = grouping.source.and_then(|source| {
+            let end = slots.place(crate::window::WINDOW_END, input.window_end.as_ref()?);
+            let watermark = slots.place(Metadata::Watermark.name(), input.watermark.as_ref()?);
+            Some(self.close(source, Some(end), watermark))
+        });
+        let below = self.slotted(input.node, input.filter, slots.finish())?;
+        let mut operator = Aggregate { group, calls, global: grouping.group.is_empty(), close };
+        if let Slotted { renumber: Some(renumber), .. } = &below {
+            operator.renumber(renumber);
+        }
+        let facts = self.aggregate_facts(&grouping, below.node, close.is_some());
+        let fields = grouping.output_fields();
+        let columns = fields.iter().map(|f| (f.name().clone(), column(f.name()))).collect();
+        let node = self.push(Operator::Aggregate(operator), vec![below.node], fields, facts);
+        Ok(Pending { node, filter: None, columns, watermark: None, window_end: None })
+    }
+
+    fn close(&self, source: RelationId, end: Option<usize>, watermark: usize) -> WindowClose {
+        WindowClose {
+            source,
+            end,
+            watermark,
+            lateness_us: self.options.allowed_lateness_us,
+            emit_on_close: self.options.emit_on_close,
+        }
+    }
+
+    fn aggregate_facts(&self, grouping: &Grouping, input: NodeId, closes: bool) -> Facts {
+        // Groups without aggregates never change; a window that is over is never corrected without lateness.
+        let distinct =
+            grouping.calls.is_empty() && !grouping.group.is_empty() && self.nodes[input].append_only;
+        let once = closes && self.options.emit_on_close && self.options.allowed_lateness_us == 0;
+        Facts {
+            append_only: distinct || once,
+            key: Some((0..grouping.group.len()).collect()),
+            event_time: None,
+        }
+    }
+
+    /// The HOP that `input` stands on, if the aggregate can be computed per slice: fixed sizes, and the window's bounds are
+    /// used as group columns and nowhere else.
+    fn hop_input(&self, grouping: &Grouping, input: &Pending) -> Option<Window> {
+        let node = &self.nodes[input.node];
+        let Operator::Window(window) = &node.operator else { return None };
+        let WindowKind::Hop { slide, size, .. } = &window.window else { return None };
+        if slide.months != 0 || size.months != 0 {
+            return None;
+        }
+        let bounds = bounds(&node.schema);
+        let uses = |e: &Expr| e.column_refs().into_iter().any(|c| bounds.contains(&c.name));
+        let plain = |e: &Expr| matches!(e, Expr::Column(_));
+        let grouped = grouping.group.iter().any(uses);
+        let inside = input.filter.as_ref().is_some_and(uses)
+            || grouping.group.iter().any(|e| uses(e) && !plain(e))
+            || grouping
+                .calls
+                .iter()
+                .any(|c| c.argument.as_ref().is_some_and(uses) || c.filter.as_ref().is_some_and(uses));
+        (grouped && !inside).then(|| window.clone())
+    }
+
+    fn hop_aggregate(
+        &mut self,
+        grouping: Grouping,
+        input: Pending,
+        window: &Window,
+    ) -> Result<Pending, SqlError> {
+        let hop = self.nodes.pop().expect("the input is the last node");
+        let [start, end] = bounds(&hop.schema);
+        let below = hop.inputs[0];
+        let schema = Arc::clone(&self.nodes[below].schema);
+        let mut slots = Slots::default();
+        let time = slots.place(schema.field(window.time).name(), &column(schema.field(window.time).name()));
+        let group: Vec<HopColumn> = grouping
+            .group
+            .iter()
+            .zip(&grouping.names)
+            .map(|(e, name)| match e {
+                Expr::Column(c) if c.name == start => HopColumn::WindowStart,
+                Expr::Column(c) if c.name == end => HopColumn::WindowEnd,
+                other => HopColumn::Input(slots.place(name, other)),
+            })
+            .collect();
+        let calls = grouping.calls.iter().map(|call| call.place(&mut slots)).collect();
+        let close = grouping.source.and_then(|source| {
+            let watermark = slots.place(Metadata::Watermark.name(), input.watermark.as_ref()?);
+            Some(self.close(source, None, watermark))
+        });
+        let slotted = self.slotted(below, input.filter, slots.finish())?;
+        let mut operator = HopAggregate { window: window.window, time, group, calls, close };
+        if let Some(renumber) = &slotted.renumber {
+            operator.renumber(renumber);
+        }
+        let facts = self.aggregate_facts(&grouping, slotted.node, close.is_some());
+        let fields = grouping.output_fields();
+        let columns = fields.iter().map(|f| (f.name().clone(), column(f.name()))).collect();
+        let node = self.push(Operator::HopAggregate(operator), vec![slotted.node], fields, facts);
+        Ok(Pending { node, filter: None, columns, watermark: None, window_end: None })
+    }
+
+    /// The node that has the slots as columns: `input` itself where they are plain columns of it.
+    fn slotted(
+        &mut self,
+        input: NodeId,
+        filter: Option<Expr>,
+        slots: Vec<(String, Expr)>,
+    ) -> Result<Slotted, SqlError> {
+        let schema = &self.nodes[input].schema;
+        let places: Option<Vec<usize>> = slots.iter().map(|(_, e)| place(e, schema)).collect();
+        match (filter, places) {
+            (None, Some(places)) => Ok(Slotted { node: input, renumber: Some(places) }),
+            (filter, _) => Ok(Slotted { node: self.map(input, filter, slots)?, renumber: None }),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Facts {
+    append_only: bool,
+    key: Option<Vec<usize>>,
+    event_time: Option<usize>,
+}
+
+struct Slotted {
+    node: NodeId,
+    /// Slot number to column of `node`, where they differ.
+    renumber: Option<Vec<usize>>,
+}
+
+impl Aggregate {
+    fn renumber(&mut self, to: &[usize]) {
+        self.group.iter_mut().for_each(|c| *c = to[*c]);
+        renumber_calls(&mut self.calls, &mut self.close, to);
+    }
+}
+
+impl HopAggregate {
+    fn renumber(&mut self, to: &[usize]) {
+        self.time = to[self.time];
+        for column in &mut self.group {
+            if let HopColumn::Input(c) = column {
+                *c = to[*c];
+            }
+        }
+        renumber_calls(&mut self.calls, &mut self.close, to);
+    }
+}
+
+fn renumber_calls(calls: &mut [AggregateCall], close: &mut Option<WindowClose>, to: &[usize]) {
+    let columns = calls.iter_mut().flat_map(|c| [&mut c.argument, &mut c.filter]).flatten();
+    columns.for_each(|c| *c = to[*c]);
+    if let Some(close) = close {
+        close.watermark = to[close.watermark];
+        close.end = close.end.map(|end| to[end]);
+    }
+}
+
+/// An aggregate with its expressions over the input's node.
+struct Grouping {
+    names: Vec<String>,
+    group: Vec<Expr>,
+    calls: Vec<BoundCall>,
+    source: Option<RelationId>,
+    /// Of the logical aggregate's output.
+    fields: Vec<FieldRef>,
+}
+
+impl Grouping {
+    fn output_fields(&self) -> Vec<Field> {
+        let mut unique = Names::default();
+        let named = self.names.iter().cloned().chain(self.calls.iter().map(|c| c.shown.clone()));
+        named
+            .zip(&self.fields)
+            .map(|(name, field)| field.as_ref().clone().with_name(unique.next(&name)))
+            .collect()
+    }
+}
+
+struct BoundCall {
+    function: AggregateFunction,
+    argument: Option<Expr>,
+    filter: Option<Expr>,
+    result: SqlType,
+    /// `sum(price)`
+    shown: String,
+}
+
+impl BoundCall {
+    fn new(
+        expr: &Expr,
+        result: SqlType,
+        schema: &DFSchema,
+        columns: &[(String, Expr)],
+    ) -> Result<Self, SqlError> {
+        let Expr::AggregateFunction(Call { func, params }) = without_alias(expr.clone()) else {
+            return Err(SqlError::internal(format!("{expr} is no aggregate")));
+        };
+        let name = func.name().to_lowercase();
+        if params.distinct {
+            return Err(unsupported(
+                &format!("{name}(DISTINCT ...)"),
+                "Aggregate over a view that groups by the distinct values.",
+            ));
+        }
+        if !params.order_by.is_empty() || params.null_treatment.is_some() {
+            return Err(unsupported(
+                &format!("an order inside {name}(...)"),
+                "Use count, sum, avg, min or max.",
+            ));
+        }
+        let argument = match &params.args[..] {
+            [] => None,
+            [one] => Some(one),
+            _ => {
+                return Err(unsupported(
+                    &format!("{name} with several arguments"),
+                    "Use count, sum, avg, min or max.",
+                ));
+            }
+        };
+        let (function, argument) = match (name.as_str(), argument) {
+            ("count", None) => (AggregateFunction::CountStar, None),
+            ("count", Some(Expr::Literal(value, _))) if !value.is_null() => {
+                (AggregateFunction::CountStar, None)
+            }
+            ("count", Some(argument)) => (AggregateFunction::Count, Some(argument)),
+            ("sum", Some(argument)) => (AggregateFunction::Sum, Some(argument)),
+            ("avg", Some(argument)) => (AggregateFunction::Avg, Some(argument)),
+            ("min", Some(argument)) => (AggregateFunction::Min, Some(argument)),
+            ("max", Some(argument)) => (AggregateFunction::Max, Some(argument)),
+            _ => {
+                return Err(unsupported(
+                    &format!("the aggregate {name}"),
+                    "Aggregates that views keep up to date are count, sum, avg, min and max.",
+                ));
+            }
+        };
+        let argument = argument.map(|e| over(e, schema, columns)).transpose()?;
+        let filter = params.filter.as_deref().map(|e| over(e, schema, columns)).transpose()?;
+        let inner = argument.as_ref().map_or("*".to_owned(), ToString::to_string);
+        let mut shown = format!("{}({inner})", function.name());
+        if let Some(filter) = &filter {
+            shown.push_str(&format!(" FILTER ({filter})"));
+        }
+        Ok(Self { function, argument, filter, result, shown })
+    }
+
+    fn place(&self, slots: &mut Slots) -> AggregateCall {
+        AggregateCall {
+            function: self.function,
+            argument: self.argument.as_ref().map(|e| slots.place(&e.to_string(), e)),
+            filter: self.filter.as_ref().map(|e| slots.place(&e.to_string(), e)),
+            result: self.result.clone(),
+        }
+    }
+}
+
+/// The expressions that an aggregate reads, each once.
+#[derive(Default)]
+struct Slots {
+    expressions: Vec<(String, Expr)>,
+}
+
+impl Slots {
+    fn place(&mut self, name: &str, expr: &Expr) -> usize {
+        if let Some(at) = self.expressions.iter().position(|(_, e)| e == expr) {
+            return at;
+        }
+        self.expressions.push((name.to_owned(), expr.clone()));
+        self.expressions.len() - 1
+    }
+
+    fn finish(self) -> Vec<(String, Expr)> {
+        self.expressions
+    }
+}
+
+/// Names that differ within one node.
+#[derive(Default)]
+pub(super) struct Names(HashSet<String>);
+
+impl Names {
+    fn of(schema: &Schema) -> Self {
+        Self(schema.fields().iter().map(|f| f.name().clone()).collect())
+    }
+
+    /// `name`, or `name_2` and so on if there is one already.
+    fn next(&mut self, name: &str) -> String {
+        let mut unique = name.to_owned();
+        let mut n = 1;
+        while !self.0.insert(unique.clone()) {
+            n += 1;
+            unique = format!("{name}_{n}");
+        }
+        unique
+    }
+}
+
+fn column(name: &str) -> Expr {
+    Expr::Column(Column::new_unqualified(name))
+}
+
+/// The index of a plain column.
+fn place(expr: &Expr, schema: &Schema) -> Option<usize> {
+    match expr {
+        Expr::Column(column) => schema.index_of(&column.name).ok(),
+        _ => None,
+    }
+}
+
+/// Names of the window's start and end in a Window node: its last columns.
+fn bounds(schema: &Schema) -> [String; 2] {
+    let width = schema.fields().len();
+    [schema.field(width - 2).name().clone(), schema.field(width - 1).name().clone()]
+}
+
+fn display_name(facts: &crate::RelationFacts) -> String {
+    let name = millpond_sql::quote_identifier(&facts.name);
+    match facts.schema.as_str() {
+        "public" => name,
+        schema => format!("{}.{name}", millpond_sql::quote_identifier(schema)),
+    }
+}
+
+/// `expr` over a logical schema, as an expression over the node that `columns` are about.
+fn over(expr: &Expr, schema: &DFSchema, columns: &[(String, Expr)]) -> Result<Expr, SqlError> {
+    let substituted = without_alias(expr.clone()).transform_down(|e| match e {
+        Expr::Column(c) => {
+            let at = schema.index_of_column(&c)?;
+            Ok(Transformed::new(columns[at].1.clone(), true, TreeNodeRecursion::Jump))
+        }
+        Expr::Alias(alias) => Ok(Transformed::yes(*alias.expr)),
+        other => Ok(Transformed::no(other)),
+    });
+    substituted.map(|t| t.data).map_err(from_datafusion)
+}
+
+/// Whether an expression that costs something would be computed more than once if `expressions` took it in.
+fn repeats(expressions: &[Expr], schema: &DFSchema, columns: &[(String, Expr)]) -> bool {
+    let mut uses = vec![0usize; columns.len()];
+    for expr in expressions {
+        for (c, n) in expr.column_refs_counts() {
+            if let Ok(at) = schema.index_of_column(c) {
+                uses[at] += n;
+            }
+        }
+    }
+    uses.iter().zip(columns).any(|(n, (_, e))| *n > 1 && !matches!(e, Expr::Column(_) | Expr::Literal(..)))
+}
+
+fn unsupported(what: &str, hint: &str) -> SqlError {
+    SqlError::unsupported(format!("{what} in a materialized view is not supported")).hint(hint)
+}
+
+fn not_closing(grouping: &Grouping) -> SqlError {
+    let by = if grouping.names.is_empty() {
+        "without GROUP BY".to_owned()
+    } else {
+        format!("by {}", grouping.names.join(", "))
+    };
+    SqlError::unsupported(format!(
+        "EMIT ON WINDOW CLOSE: the aggregate {by} is not over windows that a watermark closes"
+    ))
+    .hint("Group by window_start of TUMBLE or HOP over a source's WATERMARK column, or leave EMIT out.")
+}
+
+fn refusal(plan: &LogicalPlan) -> SqlError {
+    let (what, hint) = match plan {
+        LogicalPlan::Join(_) => {
+            ("a join", "Join when the view is read: SELECT joins views and tables freely.")
+        }
+        LogicalPlan::Window(_) => ("a window function (OVER)", "Use it in the SELECT that reads the view."),
+        LogicalPlan::Sort(_) => ("ORDER BY", "Order the rows when the view is read."),
+        LogicalPlan::Limit(_) => ("LIMIT", "Limit the rows when the view is read."),
+        LogicalPlan::Distinct(_) => ("DISTINCT ON", "Use GROUP BY with min or max."),
+        LogicalPlan::Unnest(_) => ("unnest", "Unnest when the view is read."),
+        LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "Use it in the SELECT that reads the view."),
+        LogicalPlan::Subquery(_) => ("a subquery", "Compute it in a view of its own."),
+        LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
+            ("a query without a relation", "Name a source, table or view in FROM.")
+        }
+        _ => ("this construct", "Use projections, filters, aggregates, TUMBLE, HOP and UNION ALL."),
+    };
+    unsupported(what, hint)
+}
+
+fn refuse_in_expression(expr: &Expr) -> Result<(), SqlError> {
+    let mut error = None;
+    let walk = expr.apply(|e| {
+        error = match e {
+            Expr::ScalarSubquery(_)
+            | Expr::InSubquery(_)
+            | Expr::Exists(_)
+            | Expr::SetComparison(_)
+            | Expr::OuterReferenceColumn(..) => {
+                Some(unsupported("a subquery", "Compute it in a view of its own."))
+            }
+            Expr::Placeholder(p) => Some(unsupported(&format!("the parameter {}", p.id), "Write the value.")),
+            Expr::Unnest(_) => Some(unsupported("unnest", "Unnest when the view is read.")),
+            Expr::ScalarFunction(f) if f.func.signature().volatility == Volatility::Volatile => {
+                let what = format!("the volatile function {}", f.func.name());
+                Some(unsupported(&what, "Compute it when rows are inserted, with a DEFAULT."))
+            }
+            _ => None,
+        };
+        Ok(if error.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    debug_assert!(walk.is_ok(), "walking an expression cannot fail");
+    error.map_or(Ok(()), Err)
+}
+
+impl AggregateFunction {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CountStar | Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+        }
+    }
 }

@@ -181,6 +181,6 @@ impl Plan {
 
     /// A text that is equal for plans whose state on disk is interchangeable.
     pub fn fingerprint(&self) -> String {
-        format!("{}", self.verbose())
+        self.verbose().to_string()
     }
 }

@@ -1,0 +1,289 @@
+//! What is done to a statement's tree before DataFusion binds it: output names as PostgreSQL gives them, metadata columns
+//! kept out of `*`, and a refusal of what DataFusion would ignore.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+
+use millpond_sql::{RelationName, fold, position_of};
+use millpond_types::SqlError;
+use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
+
+use crate::Metadata;
+use crate::names;
+
+/// Rewrites `tree` in place. `is_source` tells whether a name means a relation with metadata columns. With
+/// `rename_beside_wildcard`, outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'.
+///
+/// Returns the metadata columns that the statement names.
+pub(crate) fn prepare<T: Visit + VisitMut>(
+    tree: &mut T,
+    is_source: &dyn Fn(&RelationName) -> bool,
+    rename_beside_wildcard: bool,
+) -> Result<Vec<Metadata>, SqlError> {
+    let mut named = Named::default();
+    let _ = Visit::visit(tree, &mut named);
+    let mut rewriter = Rewriter { named, is_source, rename_beside_wildcard, depth: 0 };
+    match VisitMut::visit(tree, &mut rewriter) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => {
+            Ok(Metadata::ALL.into_iter().filter(|m| rewriter.named.metadata.contains(m)).collect())
+        }
+    }
+}
+
+/// Names that a statement uses, wherever they stand.
+#[derive(Default)]
+struct Named {
+    metadata: HashSet<Metadata>,
+    ctes: HashSet<String>,
+}
+
+impl Visitor for Named {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+        let ident = match expr {
+            ast::Expr::Identifier(ident) => Some(ident),
+            ast::Expr::CompoundIdentifier(idents) => idents.last(),
+            _ => None,
+        };
+        self.metadata.extend(ident.and_then(|i| Metadata::of(&fold(i))));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.ctes.extend(ctes.map(|cte| fold(&cte.alias.name)));
+        ControlFlow::Continue(())
+    }
+}
+
+struct Rewriter<'a> {
+    named: Named,
+    is_source: &'a dyn Fn(&RelationName) -> bool,
+    rename_beside_wildcard: bool,
+    depth: usize,
+}
+
+fn refuse(what: &str, hint: &str, span: sqlparser::tokenizer::Span) -> ControlFlow<SqlError> {
+    let error = SqlError::unsupported(format!("{what} is not supported")).hint(hint);
+    ControlFlow::Break(crate::errors::at_opt(error, position_of(span)))
+}
+
+impl VisitorMut for Rewriter<'_> {
+    type Break = SqlError;
+
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<SqlError> {
+        use ast::Spanned;
+        if !query.locks.is_empty() {
+            return refuse(
+                "SELECT ... FOR UPDATE",
+                "Concurrent updates are detected at COMMIT.",
+                query.span(),
+            );
+        }
+        if let Some(fetch) = query.fetch.take() {
+            if fetch.with_ties || fetch.percent || query.limit_clause.as_ref().is_some_and(has_limit) {
+                return refuse("FETCH FIRST ... WITH TIES", "Use LIMIT.", query.span());
+            }
+            let one = || ast::Expr::value(ast::Value::Number("1".into(), false));
+            let limit = Some(fetch.quantity.unwrap_or_else(one));
+            query.limit_clause = Some(match query.limit_clause.take() {
+                Some(ast::LimitClause::LimitOffset { offset, limit_by, .. }) => {
+                    ast::LimitClause::LimitOffset { limit, offset, limit_by }
+                }
+                _ => ast::LimitClause::LimitOffset { limit, offset: None, limit_by: Vec::new() },
+            });
+        }
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut ast::Query) -> ControlFlow<SqlError> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<SqlError> {
+        use ast::Spanned;
+        if select.into.is_some() {
+            return refuse("SELECT INTO", "Use CREATE TABLE ... AS.", select.span());
+        }
+        if let Err(error) = self.hide_metadata(select) {
+            return ControlFlow::Break(error);
+        }
+        self.name_outputs(select);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
+        use ast::Spanned;
+        let span = factor.span();
+        if let TableFactor::Table { name, alias, args, version, with_ordinality, sample, .. } = factor {
+            if version.is_some() {
+                return refuse(
+                    "FOR SYSTEM_TIME AS OF",
+                    "Join with the relation's present rows instead.",
+                    span,
+                );
+            }
+            if *with_ordinality {
+                return refuse("WITH ORDINALITY", "Number the rows with row_number() OVER ().", span);
+            }
+            if sample.is_some() {
+                return refuse("TABLESAMPLE", "Filter with random() < fraction.", span);
+            }
+            // Columns are qualified by the last part of the name, so that `public.t` can be spoken of as `t`.
+            if args.is_none() && alias.is_none() && name.0.len() > 1 {
+                *alias = name.0.last().and_then(|p| p.as_ident()).map(|ident| ast::TableAlias {
+                    explicit: true,
+                    name: ident.clone(),
+                    columns: Vec::new(),
+                    at: None,
+                });
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// `public.t.c` means `t.c`, as relations are known by the last part of their name.
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<SqlError> {
+        if let ast::Expr::CompoundIdentifier(idents) = expr
+            && idents.len() > 2
+        {
+            idents.drain(..idents.len() - 2);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn has_limit(clause: &ast::LimitClause) -> bool {
+    !matches!(clause, ast::LimitClause::LimitOffset { limit: None, .. })
+}
+
+impl Rewriter<'_> {
+    /// Gives every output an explicit name, and different ones where PostgreSQL allows the same name twice.
+    fn name_outputs(&self, select: &mut ast::Select) {
+        let wildcard =
+            |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+        let set_apart =
+            self.rename_beside_wildcard && self.depth == 1 && select.projection.iter().any(wildcard);
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        for item in &mut select.projection {
+            let (name, named) = match item {
+                SelectItem::UnnamedExpr(expr) => (names::of_expression(expr), is_column(expr)),
+                SelectItem::ExprWithAlias { alias, .. } => (fold(alias), true),
+                _ => continue,
+            };
+            let count = seen.entry(name.clone()).or_insert(0);
+            *count += 1;
+            let name = match (*count, set_apart) {
+                (1, false) if named => continue,
+                (1, false) => name,
+                (n, _) => names::distinct(&name, n),
+            };
+            let alias = ast::Ident::with_quote('"', name);
+            let placeholder = SelectItem::Wildcard(ast::WildcardAdditionalOptions::default());
+            *item = match std::mem::replace(item, placeholder) {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                    SelectItem::ExprWithAlias { expr, alias }
+                }
+                other => other,
+            };
+        }
+    }
+
+    /// Takes the metadata columns that are in the scan out of each `*` over it.
+    fn hide_metadata(&self, select: &mut ast::Select) -> Result<(), SqlError> {
+        if self.named.metadata.is_empty() {
+            return Ok(());
+        }
+        let factors: Vec<Option<(String, bool)>> = select
+            .from
+            .iter()
+            .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|j| &j.relation)))
+            .map(|factor| self.factor(factor))
+            .collect();
+        if !factors.iter().flatten().any(|(_, source)| *source) {
+            return Ok(());
+        }
+        let mut projection = Vec::with_capacity(select.projection.len());
+        for item in select.projection.drain(..) {
+            match item {
+                SelectItem::Wildcard(options) if factors.len() == 1 => {
+                    projection.push(SelectItem::Wildcard(self.without_metadata(options)));
+                }
+                SelectItem::Wildcard(options) => {
+                    for factor in &factors {
+                        let Some((name, source)) = factor else {
+                            return Err(SqlError::unsupported(
+                                "* beside metadata columns of a source is not supported here",
+                            )
+                            .hint("Name the columns, or give each relation an alias."));
+                        };
+                        projection.push(self.qualified(name, *source, options.clone()));
+                    }
+                }
+                SelectItem::QualifiedWildcard(
+                    ast::SelectItemQualifiedWildcardKind::ObjectName(of),
+                    options,
+                ) => {
+                    let last = of.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+                    let source = factors.iter().flatten().any(|(name, source)| *source && *name == last);
+                    projection.push(self.qualified(&last, source, options));
+                }
+                other => projection.push(other),
+            }
+        }
+        select.projection = projection;
+        Ok(())
+    }
+
+    fn qualified(&self, name: &str, source: bool, options: ast::WildcardAdditionalOptions) -> SelectItem {
+        let of = ast::ObjectName::from(vec![ast::Ident::with_quote('"', name)]);
+        let options = if source { self.without_metadata(options) } else { options };
+        SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(of), options)
+    }
+
+    fn without_metadata(
+        &self,
+        mut options: ast::WildcardAdditionalOptions,
+    ) -> ast::WildcardAdditionalOptions {
+        let hidden =
+            self.named.metadata.iter().map(|m| ast::ObjectName::from(vec![ast::Ident::new(m.name())]));
+        options.opt_exclude = Some(ast::ExcludeSelectItem::Multiple(hidden.collect()));
+        options
+    }
+
+    /// The name by which a FROM item's columns are qualified, and whether it has metadata columns.
+    fn factor(&self, factor: &TableFactor) -> Option<(String, bool)> {
+        match factor {
+            TableFactor::Table { name, alias, args, .. } => {
+                let named = RelationName::from_ast(name).ok()?;
+                let (of, source) = match args {
+                    None => (named.name.clone(), self.is_source(&named)),
+                    Some(args) => {
+                        let over = crate::window_sql::table_argument(&args.args);
+                        let over = over.and_then(|name| RelationName::from_ast(&name).ok());
+                        let source = over.as_ref().is_some_and(|name| self.is_source(name));
+                        (over.map_or(named.name, |name| name.name), source)
+                    }
+                };
+                Some((alias.as_ref().map_or(of, |alias| fold(&alias.name)), source))
+            }
+            TableFactor::Derived { alias, .. } | TableFactor::TableFunction { alias, .. } => {
+                alias.as_ref().map(|alias| (fold(&alias.name), false))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_source(&self, name: &RelationName) -> bool {
+        let cte = name.schema.is_none() && self.named.ctes.contains(&name.name);
+        !cte && (self.is_source)(name)
+    }
+}
+
+fn is_column(expr: &ast::Expr) -> bool {
+    matches!(expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_))
+}
