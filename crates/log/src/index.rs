@@ -1,0 +1,185 @@
+//! Where everything lies: the files, and every frame of every topic, in memory.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use arrow::datatypes::SchemaRef;
+use millpond_env::{Disk, DiskFile, Open};
+use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
+use parking_lot::{Mutex, RwLock};
+
+use crate::{LogError, WriteKind};
+
+/// At most one mark per so many bytes: how far a replay may have to skip.
+const MARK_BYTES: u64 = 64 << 10;
+
+/// One file of the journal.
+pub(crate) struct JournalFile {
+    pub path: PathBuf,
+    /// How much of it is written, in whole groups.
+    written: AtomicU64,
+    schemas: RwLock<HashMap<u32, SchemaRef>>,
+    /// Open as long as somebody reads it.
+    handle: Mutex<Option<Weak<dyn DiskFile>>>,
+}
+
+impl JournalFile {
+    pub fn new(dir: &Path, first: Commit, written: u64) -> Self {
+        Self {
+            path: dir.join(format!("{:020}.log", first.0)),
+            written: AtomicU64::new(written),
+            schemas: RwLock::default(),
+            handle: Mutex::default(),
+        }
+    }
+
+    /// The first commit, out of the name of a file; `None` if it is no journal file.
+    pub fn parse_name(name: &Path) -> Option<Commit> {
+        let digits = name.to_str()?.strip_suffix(".log")?;
+        let wellformed = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+        wellformed.then(|| digits.parse().ok().map(Commit))?
+    }
+
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    pub fn set_written(&self, written: u64) {
+        self.written.store(written, Ordering::Release);
+    }
+
+    pub fn schema(&self, id: u32) -> Option<SchemaRef> {
+        self.schemas.read().get(&id).cloned()
+    }
+
+    pub fn add_schema(&self, id: u32, schema: SchemaRef) {
+        self.schemas.write().insert(id, schema);
+    }
+
+    pub fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, LogError> {
+        let mut handle = self.handle.lock();
+        if let Some(open) = handle.as_ref().and_then(Weak::upgrade) {
+            return Ok(open);
+        }
+        let opened = disk.open(&self.path, Open::Read).map_err(|e| LogError::io("open", &self.path, e))?;
+        let opened: Arc<dyn DiskFile> = Arc::from(opened);
+        *handle = Some(Arc::downgrade(&opened));
+        Ok(opened)
+    }
+
+    pub fn corrupt(&self, offset: u64, what: impl Into<String>) -> LogError {
+        LogError::Corrupt { file: self.path.clone(), offset, what: what.into() }
+    }
+}
+
+impl fmt::Debug for JournalFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JournalFile({})", self.path.display())
+    }
+}
+
+/// The newest file, open for writing.
+pub(crate) struct Sink {
+    pub journal: Arc<JournalFile>,
+    pub file: Box<dyn DiskFile>,
+}
+
+/// What a frame's header says, and where its rows lie. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct FrameRef {
+    pub commit: Commit,
+    pub topic: RelationId,
+    pub partition: PartitionId,
+    /// Of the first row.
+    pub base_offset: Offset,
+    pub rows: u32,
+    /// W of the topic before this frame.
+    pub watermark: Option<EventTime>,
+    pub ingest_time: EventTime,
+    pub kind: WriteKind,
+    pub schema_version: u32,
+    /// Of the stored rows.
+    pub schema: SchemaRef,
+    pub(crate) place: Place,
+}
+
+/// Where a payload lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub file: Arc<JournalFile>,
+    pub at: u64,
+    pub bytes: u64,
+    pub crc: u32,
+}
+
+impl FrameRef {
+    /// The size of the stored rows.
+    pub fn bytes(&self) -> u64 {
+        self.place.bytes
+    }
+}
+
+/// Where a group begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub commit: Commit,
+    pub file: usize,
+    pub at: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub files: Vec<Arc<JournalFile>>,
+    marks: Vec<Mark>,
+    frames: HashMap<RelationId, Vec<FrameRef>>,
+    last: Commit,
+}
+
+impl Index {
+    /// The newest group that is written.
+    pub fn last(&self) -> Commit {
+        self.last
+    }
+
+    /// Adds a group that lies in the newest file.
+    pub fn add(&mut self, commit: Commit, at: u64, frames: Vec<FrameRef>) {
+        let file = self.files.len() - 1;
+        if self.marks.last().is_none_or(|mark| mark.file != file || at - mark.at >= MARK_BYTES) {
+            self.marks.push(Mark { commit, file, at });
+        }
+        for frame in frames {
+            self.frames.entry(frame.topic).or_default().push(frame);
+        }
+        self.last = commit;
+    }
+
+    /// The nearest place at or before a commit from where groups can be read.
+    pub fn mark(&self, commit: Commit) -> Option<Mark> {
+        self.marks[..self.marks.partition_point(|mark| mark.commit <= commit)].last().copied()
+    }
+
+    pub fn frames(&self, topic: RelationId, from: Commit, to: Commit) -> Vec<FrameRef> {
+        let frames = self.frames.get(&topic).map_or(&[][..], Vec::as_slice);
+        let first = frames.partition_point(|frame| frame.commit <= from);
+        let end = frames.partition_point(|frame| frame.commit <= to);
+        frames.get(first..end).map_or_else(Vec::new, <[_]>::to_vec)
+    }
+
+    /// Frames, rows and payload bytes of all topics.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        self.frames.values().flatten().fold((0, 0, 0), |(frames, rows, bytes), frame| {
+            (frames + 1, rows + u64::from(frame.rows), bytes + frame.place.bytes)
+        })
+    }
+
+    /// A schema equal to this one that the topic's newest frame has, so that equal schemas are kept once.
+    pub fn shared_schema(&self, topic: RelationId, schema: SchemaRef) -> SchemaRef {
+        match self.frames.get(&topic).and_then(|frames| frames.last()) {
+            Some(frame) if *frame.schema == *schema => Arc::clone(&frame.schema),
+            _ => schema,
+        }
+    }
+}

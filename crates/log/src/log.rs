@@ -1,0 +1,230 @@
+//! The handle of the log.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::buffer::{Buffer, MutableBuffer};
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use millpond_env::{DiskLock, Env};
+use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
+use tokio::sync::watch;
+
+use crate::group::{Chain, OpenFile, Sizes, batch_bytes};
+use crate::index::Sink;
+use crate::payload::{check_schema, decode_batch};
+use crate::queue::{Limits, Pending, Queue, TRANSACTION_BYTES};
+use crate::recovery::{Recovered, Recovery};
+use crate::ticket::{Ticket, ticket};
+use crate::topic::TopicSpec;
+use crate::writer::{Shared, Threads};
+use crate::{CommittedGroup, FrameRef, LogError, Replay, Transaction, Write};
+
+/// A connector's position is copied into a header: it must be small.
+const POSITION_BYTES_MAX: usize = 1 << 20;
+
+/// Sizes and limits.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// A new file is begun when the newest has reached this.
+    pub file_bytes_max: u64,
+    /// Frames are cut at so many rows.
+    pub frame_rows_max: usize,
+    /// And at about so many bytes, though a frame has at least one row.
+    pub frame_bytes_max: usize,
+    /// A commit group takes in transactions up to so many bytes; a single larger one is a group of its own.
+    pub group_bytes_max: usize,
+    /// [`Log::submit`] blocks while more than this waits.
+    pub queue_bytes_max: usize,
+    /// From this size on, a group is encoded while the one before it is synced; smaller ones wait and grow.
+    pub overlap_bytes: usize,
+    /// Payloads up to this commit, which a checkpoint covers, are not checked when the log is opened, only when they are
+    /// read. Headers and control records always are.
+    pub verify_from: Commit,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            file_bytes_max: 256 << 20,
+            frame_rows_max: 10_000,
+            frame_bytes_max: 16 << 20,
+            group_bytes_max: 8 << 20,
+            queue_bytes_max: 64 << 20,
+            overlap_bytes: 256 << 10,
+            verify_from: Commit(0),
+        }
+    }
+}
+
+/// The journal, open for appending. Clones share it; the last one that is dropped writes what is queued, and closes it.
+///
+/// After a failed write or sync every waiting ticket gets the error and the log refuses further appends until it is opened
+/// again; what is durable stays readable.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Option<Threads>,
+    /// Given back last.
+    _lock: Box<dyn DiskLock>,
+}
+
+impl Log {
+    /// Opens or creates the journal in the directory `dir` and takes the directory's lock. Cuts a torn tail and indexes all
+    /// frames in memory. `observer` receives every new group in order, before its sync; while a bounded one is full, the
+    /// log waits.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`], [`LogError::Corrupt`], or what the disk says.
+    pub fn open(
+        env: Env,
+        dir: &Path,
+        options: LogOptions,
+        observer: Sender<Arc<CommittedGroup>>,
+    ) -> Result<(Self, Recovered), LogError> {
+        env.disk.create_dir_all(dir).map_err(|e| LogError::io("create", dir, e))?;
+        let lock = env.disk.lock(dir).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
+            _ => LogError::io("lock", dir, error),
+        })?;
+        let recovery = Recovery { disk: &*env.disk, dir, verify_from: options.verify_from };
+        let restored = recovery.run()?;
+        let chain = Chain {
+            dir: dir.to_owned(),
+            sizes: Sizes {
+                frame_rows_max: options.frame_rows_max.clamp(1, u32::MAX as usize),
+                frame_bytes_max: options.frame_bytes_max,
+                file_bytes_max: options.file_bytes_max,
+            },
+            last: restored.index.last(),
+            ingest_time: restored.ingest_time.unwrap_or(EventTime::MIN),
+            previous: restored.previous,
+            sealed: restored.sealed,
+            file: restored.newest.as_ref().map(|Sink { journal, .. }| {
+                OpenFile::new(Arc::clone(journal), journal.written(), restored.next_schema)
+            }),
+        };
+        let queue = Queue::new(Limits {
+            queue_bytes_max: options.queue_bytes_max,
+            group_bytes_max: options.group_bytes_max,
+            overlap_bytes: options.overlap_bytes,
+        });
+        let shared = Arc::new(Shared::new(env, queue, restored.topics, restored.index, restored.newest));
+        let threads = Threads::start(&shared, chain, observer)
+            .map_err(|source| LogError::io("start the threads of", dir, source))?;
+        Ok((Self(Arc::new(Inner { shared, threads: Some(threads), _lock: lock })), restored.recovered))
+    }
+
+    /// Queues a transaction. The order of calls is the order in the log; a caller who needs a certain one holds a lock of
+    /// its own. Blocks while the queue is full. An empty transaction is a commit, too.
+    ///
+    /// The ticket fails with [`LogError::Refused`] if a topic is not declared, a partition is not one of it, a type cannot
+    /// be stored or a position is too long; then nothing of the transaction was queued.
+    pub fn submit(&self, transaction: Transaction) -> Ticket {
+        let shared = &self.0.shared;
+        let refused = transaction.writes.iter().try_for_each(check_write);
+        if let Err(error) = refused.and_then(|()| shared.topics.lock().check(&transaction)) {
+            return Ticket::failed(error);
+        }
+        let sizes: Vec<usize> = transaction.writes.iter().map(|write| batch_bytes(&write.batch)).collect();
+        let overhead = TRANSACTION_BYTES * (1 + transaction.writes.len() + transaction.records.len());
+        let bytes = sizes.iter().sum::<usize>() + overhead;
+        let (resolver, ticket) = ticket();
+        shared.queue.push(Pending { transaction, sizes, bytes, resolver });
+        ticket
+    }
+
+    /// The durable end: the newest commit that is synced.
+    pub fn durable(&self) -> watch::Receiver<Commit> {
+        self.0.shared.durable.subscribe()
+    }
+
+    /// The newest commit that is written, and so readable here; it may not be durable yet.
+    pub fn last_commit(&self) -> Commit {
+        self.0.shared.index.read().last()
+    }
+
+    /// Groups after `from`, in order, up to and including `to`, as far as they are written.
+    pub fn replay(&self, from: Commit, to: Commit) -> Replay {
+        Replay::new(Arc::clone(&self.0.shared), from, to)
+    }
+
+    /// Frames of one topic with a commit after `from`, up to and including `to`, in the order of the log.
+    pub fn frames(&self, topic: RelationId, from: Commit, to: Commit) -> Vec<FrameRef> {
+        self.0.shared.index.read().frames(topic, from, to)
+    }
+
+    /// Reads the rows of a frame, of the columns `columns` or all, and checks them.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if the bytes are not what was written, or what the disk says.
+    pub fn read(&self, frame: &FrameRef, columns: Option<&[usize]>) -> Result<RecordBatch, LogError> {
+        let place = &frame.place;
+        if let Some(column) = columns.and_then(|c| c.iter().find(|c| **c >= frame.schema.fields().len())) {
+            let reason = format!("a frame of it has no column number {column}");
+            return Err(LogError::Refused { topic: frame.topic, reason });
+        }
+        let file = place.file.open(&*self.0.shared.env.disk)?;
+        // No more than the file holds: the length was checked when the header was.
+        let mut bytes = MutableBuffer::from_len_zeroed(place.bytes.next_multiple_of(8) as usize);
+        file.read_exact_at(&mut bytes, place.at).map_err(|e| LogError::io("read", &place.file.path, e))?;
+        if crc32c::crc32c(&bytes) != place.crc {
+            return Err(place.file.corrupt(place.at, "the checksum of the payload does not match"));
+        }
+        let payload = Buffer::from(bytes).slice_with_length(0, place.bytes as usize);
+        decode_batch(&payload, &frame.schema, frame.rows, columns)
+            .map_err(|what| place.file.corrupt(place.at, what))
+    }
+
+    /// Tells how many partitions a topic has: before its first append, and after each start before its watermark is asked
+    /// for. More partitions may be declared later; until the new ones have rows, they hold W where it is.
+    pub fn declare_topic(&self, topic: RelationId, spec: TopicSpec) {
+        debug_assert!(spec.partitions > 0, "a topic has at least one partition");
+        self.0.shared.topics.lock().declare(topic, spec);
+    }
+
+    /// W of a topic after everything that was appended; it may be ahead of what is durable.
+    pub fn watermark(&self, topic: RelationId) -> Option<EventTime> {
+        self.0.shared.topics.lock().watermark(topic)
+    }
+
+    /// The newest position of the topic's connector; it may be ahead of what is durable.
+    pub fn positions(&self, topic: RelationId) -> Option<Bytes> {
+        self.0.shared.topics.lock().position(topic)
+    }
+
+    /// Where the next row of a partition goes.
+    pub fn next_offset(&self, topic: RelationId, partition: PartitionId) -> Offset {
+        self.0.shared.topics.lock().next_offset(topic, partition)
+    }
+
+    /// Why the log takes no more appends, if so.
+    pub fn failure(&self) -> Option<LogError> {
+        self.0.shared.queue.failure()
+    }
+}
+
+fn check_write(write: &Write) -> Result<(), LogError> {
+    let refused = |reason| Err(LogError::Refused { topic: write.topic, reason });
+    match &write.position {
+        Some(position) if position.len() > POSITION_BYTES_MAX => {
+            return refused(format!(
+                "its position has {} bytes, the limit is {POSITION_BYTES_MAX}",
+                position.len()
+            ));
+        }
+        _ => {}
+    }
+    check_schema(&write.batch.schema()).or_else(refused)
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            threads.finish(&self.shared);
+        }
+    }
+}
