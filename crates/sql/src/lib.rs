@@ -52,7 +52,7 @@ pub fn parse_one(text: &str) -> Result<ParsedStatement, SqlError> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_expression(text: &str) -> Result<ast::Expr, SqlError> {
-    parser::one(text, |reader| reader.expression().map(|expression| expression.expr))
+    parser::one(text, |reader| reader.expression().map(|expression| *expression.expr))
 }
 
 /// A text that is one query: the body of a view.

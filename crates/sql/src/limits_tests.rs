@@ -85,7 +85,6 @@ impl Visitor for Count {
 fn ten_thousand_deep_is_an_error_and_not_a_crash() {
     on_small_stack(|| {
         for (what, text) in deep(10_000) {
-            eprintln!("{what}");
             match parse(&text) {
                 Err(error) => {
                     let state = error.state().to_string();
@@ -103,9 +102,9 @@ fn ten_thousand_deep_is_an_error_and_not_a_crash() {
 #[test]
 fn what_is_within_the_bounds_can_be_walked_cloned_compared_and_dropped() {
     on_small_stack(|| {
-        for depth in [5, 25, NESTING_MAX - 10, DEPTH_MAX - 10] {
+        for depth in [5, 25, NESTING_MAX / 4 - 2, NESTING_MAX - 3, DEPTH_MAX - 3] {
             for (what, text) in deep(depth) {
-                eprintln!("{what} {depth}");
+                #[expect(clippy::disallowed_methods, reason = "a bound on real time is what is tested")]
                 let started = std::time::Instant::now();
                 if let Ok(parsed) = parse(&text) {
                     assert_eq!(parsed, parsed.clone(), "{what}");

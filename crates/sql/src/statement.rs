@@ -125,7 +125,7 @@ pub struct ColumnName {
 /// An expression in a definition with its own text, which is what the catalog keeps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expression {
-    pub expr: ast::Expr,
+    pub expr: Box<ast::Expr>,
     pub text: String,
     pub position: usize,
 }
@@ -383,7 +383,7 @@ pub enum AlterAction {
         to: ColumnName,
     },
     AddColumn {
-        column: ColumnDef,
+        column: Box<ColumnDef>,
         constraints: Vec<Constraint>,
         if_not_exists: bool,
     },

@@ -74,7 +74,7 @@ fn syntax_errors_speak_as_postgresql() {
         ("CREATE TABLE select (a int)", "syntax error at or near \"select\"", 14),
         ("CREATE TABLE t (select int)", "syntax error at or near \"select\"", 17),
         ("CREATE THING x", "syntax error at or near \"THING\"", 8),
-        ("INSERT INTO t VALUE (1)", "syntax error at or near \"(\"", 21),
+        ("INSERT INTO t VALUE (1)", "syntax error at or near \"1\"", 22),
         ("INSERT t VALUES (1)", "syntax error at or near \"t\"", 8),
         ("DROP TABLE", "syntax error at end of input", 11),
         ("DROP TABLE IF EXIST t", "syntax error at or near \"EXIST\"", 15),
@@ -504,7 +504,6 @@ fn nothing_is_parsed_and_then_ignored() {
         }
     }
     for (text, command) in [
-        ("CREATE SECRET s WITH (a = 'b') AS '''", ""),
         ("CREATE SECRET s WITH (a = 'b') AS 'c'", "CREATE SECRET"),
         ("CREATE FOREIGN TABLE x ()", "CREATE FOREIGN TABLE"),
         ("REFRESH MATERIALIZED VIEW v", "REFRESH MATERIALIZED VIEW"),
@@ -513,13 +512,9 @@ fn nothing_is_parsed_and_then_ignored() {
         ("DROP FUNCTION f(int)", "DROP FUNCTION"),
         ("MERGE INTO t USING u ON a = b WHEN MATCHED THEN DELETE", "MERGE"),
     ] {
-        match parse(text) {
-            Err(error) => assert!(command.is_empty(), "{text}: {error}"),
-            Ok(parsed) => {
-                let unsupported = matches!(&parsed[0].statement, Statement::Unsupported { command: found, .. } if found == command);
-                assert!(unsupported, "{text}: {parsed:?}");
-            }
-        }
+        let unsupported =
+            matches!(one(text), Statement::Unsupported { command: found, .. } if found == command);
+        assert!(unsupported, "{text}");
     }
 }
 
@@ -575,10 +570,7 @@ fn what_parses_again_parses_to_the_same() {
     // The catalog keeps texts, and reads them again after a restart.
     let text = "CREATE MATERIALIZED VIEW v AS\n  SELECT a, 'x;y' FROM t -- c\n  WHERE b > 1 EMIT FINAL";
     let ParsedStatement { text: kept, .. } =
-        parse_one(&format!("SELECT 1;\n{text} ; SELECT 2")).unwrap_err().hint_text().map_or_else(
-            || parse(&format!("SELECT 1;\n{text} ; SELECT 2")).unwrap().remove(1),
-            |_| unreachable!(),
-        );
+        parse(&format!("SELECT 1;\n{text} ; SELECT 2")).unwrap().remove(1);
     assert_eq!(kept, text);
     let Statement::CreateMaterializedView(view) = one(&kept) else { panic!() };
     assert!(crate::parse_query(&view.query.text).is_ok());

@@ -134,7 +134,7 @@ impl Reader<'_> {
         self.accept("COLUMN");
         let if_not_exists = self.accept("IF NOT EXISTS");
         let mut constraints = Vec::new();
-        let column = self.column_def(&mut constraints)?;
+        let column = Box::new(self.column_def(&mut constraints)?);
         self.refuse_more_actions()?;
         Ok(AlterAction::AddColumn { column, constraints, if_not_exists })
     }

@@ -183,7 +183,7 @@ impl Reader<'_> {
             Some(ast::ColumnOption::Default(expr)) => {
                 super::query::refuse_in(&expr)?;
                 let text = self.text_since(start.unwrap_or(keyword));
-                Ok(Expression { expr, text, position })
+                Ok(Expression { expr: Box::new(expr), text, position })
             }
             _ => self.unexpected(),
         }

@@ -137,16 +137,12 @@ impl Reader<'_> {
         let name = self.name()?;
         let types = if self.peeks_sign(&Token::LParen) { self.list(Self::data_type)? } else { Vec::new() };
         self.expect("AS")?;
-        let position = self.position();
-        let statement = self.parsed_statement()?;
-        let can_be_prepared = matches!(
-            statement.statement,
-            Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_)
-        );
-        if !can_be_prepared {
-            let word = statement.text.split_whitespace().next().unwrap_or_default();
-            return Err(crate::lexer::syntax_error_near(word).at(position));
+        // Looked at before it is read: a PREPARE of a PREPARE of a … must not recurse.
+        let can_be_prepared = ["SELECT", "WITH", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE"];
+        if !can_be_prepared.iter().any(|word| self.peeks(word)) && !self.peeks_sign(&Token::LParen) {
+            return self.unexpected();
         }
+        let statement = self.parsed_statement()?;
         Ok(Statement::Prepare(Prepare { name, types, statement: Box::new(statement) }))
     }
 
@@ -154,7 +150,7 @@ impl Reader<'_> {
         self.expect("EXECUTE")?;
         let name = self.name()?;
         let parameters = if self.peeks_sign(&Token::LParen) {
-            self.list(|reader| reader.expression().map(|expression| expression.expr))?
+            self.list(|reader| reader.expression().map(|expression| *expression.expr))?
         } else {
             Vec::new()
         };
@@ -232,6 +228,9 @@ impl Reader<'_> {
         } else {
             analyze = self.accept_one(&["ANALYZE", "ANALYSE"]).is_some();
             verbose = self.accept("VERBOSE");
+        }
+        if self.peeks("EXPLAIN") || self.peeks("PREPARE") {
+            return self.unexpected();
         }
         let position = self.position();
         let statement = self.parsed_statement()?;

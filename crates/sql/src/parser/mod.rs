@@ -10,12 +10,12 @@ mod session;
 
 use millpond_types::{SqlError, SqlState, SqlType};
 use sqlparser::ast;
-use sqlparser::parser::{Parser, ParserError, ParserOptions};
+use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
 use crate::dialect::MillpondDialect;
-use crate::lexer::{Lexed, Source, lex};
-use crate::limits::{ATTEMPTS_PER_TOKEN, RECURSION_MAX, check_depth, too_deep};
+use crate::lexer::{Source, lex};
+use crate::limits::{ATTEMPTS_PER_TOKEN, RECURSION_MAX, check_depth, too_deep, with_stack};
 use crate::name::{RelationName, fold, fold_word, is_reserved};
 use crate::options::{OptionEntry, OptionValue, Options};
 use crate::statement::{ColumnName, Expression, ParsedStatement, QueryText, Statement};
@@ -35,18 +35,20 @@ pub(crate) fn each<T>(
     mut read: impl FnMut(&mut Reader) -> Result<T, SqlError>,
 ) -> Result<Vec<T>, SqlError> {
     let mut lexed = lex(text)?;
-    check_depth(&lexed.tokens)?;
+    let nesting = check_depth(&lexed.tokens)?;
     let ranges = lexed.statements();
     let mut results = Vec::with_capacity(ranges.len());
     for range in ranges {
         let dialect = MillpondDialect::with_attempts(range.len() as u64 * ATTEMPTS_PER_TOKEN + 1000);
         let tokens = lexed.take(range.clone());
-        let Lexed { source, .. } = &lexed;
-        let options = ParserOptions::new();
-        let parser = Parser::new(&dialect).with_options(options).with_recursion_limit(RECURSION_MAX);
-        let mut reader = Reader { source, end: range.end, parser: parser.with_tokens_with_locations(tokens) };
-        let result = read(&mut reader)?;
-        reader.expect_end()?;
+        let parser =
+            Parser::new(&dialect).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens);
+        let mut reader = Reader { source: &lexed.source, end: range.end, parser };
+        let result = with_stack(nesting, || {
+            let result = read(&mut reader)?;
+            reader.expect_end()?;
+            Ok(result)
+        })?;
         results.push(result);
     }
     Ok(results)
@@ -281,8 +283,8 @@ impl<'a> Reader<'a> {
 
     pub fn expression(&mut self) -> Result<Expression, SqlError> {
         let (start, position) = (self.index(), self.position());
-        let expr = self.sqlparser(|p| p.parse_expr())?;
-        query::refuse_in(&expr)?;
+        let expr = Box::new(self.sqlparser(|p| p.parse_expr())?);
+        query::refuse_in(expr.as_ref())?;
         Ok(Expression { expr, text: self.text_since(start), position })
     }
 

@@ -83,9 +83,9 @@ impl Visitor for Refuse {
             } => {
                 let hints = !with_hints.is_empty() || !index_hints.is_empty();
                 refuse(version.is_some(), "reading a table as of another time", "Read it as it is now.")
-                    .is_break_or(|| refuse(sample.is_some(), "TABLESAMPLE", "Filter by random()."))
-                    .is_break_or(|| refuse(hints, "a table hint", ""))
-                    .is_break_or(|| {
+                    .or_else(|| refuse(sample.is_some(), "TABLESAMPLE", "Filter by random()."))
+                    .or_else(|| refuse(hints, "a table hint", ""))
+                    .or_else(|| {
                         refuse(!partitions.is_empty() || json_path.is_some(), "a path into a table", "")
                     })
             }
@@ -121,13 +121,13 @@ impl Visitor for Refuse {
     }
 }
 
-/// The first of two checks that breaks.
-trait OrElse {
-    fn is_break_or(self, next: impl FnOnce() -> Self) -> Self;
+/// The first of several checks that refuses.
+trait FirstRefusal {
+    fn or_else(self, next: impl FnOnce() -> Self) -> Self;
 }
 
-impl OrElse for ControlFlow<SqlError> {
-    fn is_break_or(self, next: impl FnOnce() -> Self) -> Self {
+impl FirstRefusal for ControlFlow<SqlError> {
+    fn or_else(self, next: impl FnOnce() -> Self) -> Self {
         if self.is_break() { self } else { next() }
     }
 }
