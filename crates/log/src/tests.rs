@@ -74,9 +74,14 @@ struct Opened {
 }
 
 fn try_open(sim: &Sim, options: LogOptions) -> Result<Opened, LogError> {
+    try_open_with(sim, options, 1)
+}
+
+/// With so many partitions of [`TOPIC`].
+fn try_open_with(sim: &Sim, options: LogOptions, partitions: u32) -> Result<Opened, LogError> {
     let (observer, groups) = unbounded();
     let (log, recovered) = Log::open(sim.env(), dir(), options, observer)?;
-    log.declare_topic(TOPIC, TopicSpec { partitions: 1 });
+    log.declare_topic(TOPIC, TopicSpec { partitions });
     log.declare_topic(OTHER, TopicSpec { partitions: 1 });
     Ok(Opened { log, recovered, groups })
 }
