@@ -1,7 +1,11 @@
 //! Aggregate functions, and the plain rules and final functions that the incremental operators share with them.
 
-use datafusion::arrow::datatypes::i256;
+pub(crate) mod exact;
+
+use arrow::datatypes::i256;
 use millpond_types::{SqlError, SqlState, SqlType};
+
+use crate::numeric::{divide_rounded, divide_rounded_256};
 
 /// Digits after the point of avg over integers.
 pub const AVG_SCALE: i8 = 16;
@@ -43,10 +47,7 @@ pub fn avg_type(ty: &SqlType) -> Result<SqlType, SqlError> {
 }
 
 fn no_aggregate(name: &str, ty: &SqlType) -> SqlError {
-    let shown = crate::error::type_name(ty);
-    SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}({shown}) does not exist")).hint(
-        "No function matches the given name and argument types. You might need to add explicit type casts.",
-    )
+    crate::error::no_function(name, &[ty.arrow()])
 }
 
 /// The result of sum over int2 and int4.
@@ -64,6 +65,15 @@ pub fn sum_to_bigint(sum: i128) -> Result<i64, SqlError> {
 /// 22003 beyond.
 pub fn sum_to_numeric(sum: i128) -> Result<i128, SqlError> {
     if sum.unsigned_abs() < 10u128.pow(38) { Ok(sum) } else { Err(overflow()) }
+}
+
+/// As [`sum_to_numeric`], for numeric(p > 38, s).
+///
+/// # Errors
+/// 22003 beyond 76 digits.
+pub fn sum_to_numeric_wide(sum: i256) -> Result<i256, SqlError> {
+    let limit = crate::text::number::power_of_ten(76);
+    if sum.wrapping_abs() < limit && sum != i256::MIN { Ok(sum) } else { Err(overflow()) }
 }
 
 /// `sum / count` for numeric(p <= 38): `sum` at `sum_scale`, the answer at `scale` digits after the point, rounded half
@@ -91,23 +101,50 @@ pub fn avg_from_sum_count(sum: i128, sum_scale: i8, count: i64, scale: i8) -> Re
 pub fn avg_from_sum_count_wide(sum: i256, sum_scale: i8, count: i64, scale: i8) -> Result<i256, SqlError> {
     debug_assert!(count != 0 && scale >= sum_scale);
     let factor = i256::from_i128(10).checked_pow(scale.abs_diff(sum_scale).into()).ok_or_else(overflow)?;
-    let count = i256::from_i128(count.into());
     let scaled = sum.checked_mul(factor).ok_or_else(overflow)?;
-    let (quotient, rest) = (scaled.wrapping_div(count), scaled.wrapping_rem(count));
-    let up = rest.wrapping_abs() >= count.wrapping_abs().wrapping_sub(rest.wrapping_abs());
-    let step = i256::from_i128(if (scaled < i256::ZERO) == (count < i256::ZERO) { 1 } else { -1 });
-    Ok(if up && rest != i256::ZERO { quotient.wrapping_add(step) } else { quotient })
-}
-
-fn divide_rounded(a: i128, b: i128) -> i128 {
-    let (quotient, rest) = (a / b, a % b);
-    if rest != 0 && rest.unsigned_abs() >= b.unsigned_abs() - rest.unsigned_abs() {
-        quotient + if (a < 0) == (b < 0) { 1 } else { -1 }
-    } else {
-        quotient
-    }
+    divide_rounded_256(scaled, i256::from_i128(count.into())).ok_or_else(crate::operator::division_by_zero)
 }
 
 fn overflow() -> SqlError {
-    SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow")
+    crate::numeric::overflow()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_round_half_away_from_zero() {
+        let cases = [
+            (10, 0, 4, 16, 25_000_000_000_000_000),
+            (2, 0, 3, 16, 6_666_666_666_666_667),
+            (-2, 0, 3, 16, -6_666_666_666_666_667),
+            (5, 1, 2, 1, 3),
+            (-5, 1, 2, 1, -3),
+        ];
+        for (sum, sum_scale, count, scale, expected) in cases {
+            assert_eq!(avg_from_sum_count(sum, sum_scale, count, scale), Ok(expected));
+        }
+        // The scaled sum does not fit 128 bits; the average does.
+        let sum = i128::from(i64::MAX) * 1_000_000_000;
+        assert_eq!(
+            avg_from_sum_count(sum, 0, 1_000_000_000, AVG_SCALE),
+            Ok(i128::from(i64::MAX) * 10i128.pow(16))
+        );
+        assert!(avg_from_sum_count(10i128.pow(37), 0, 1, AVG_SCALE).is_err());
+    }
+
+    #[test]
+    fn types_follow_the_input() {
+        let avg = |p, s| avg_type(&SqlType::Numeric(p, s)).unwrap();
+        assert_eq!(avg(10, 2), SqlType::Numeric(38, 16));
+        assert_eq!(avg(38, 2), SqlType::Numeric(38, 2));
+        assert_eq!(avg(30, 20), SqlType::Numeric(38, 20));
+        assert_eq!(avg(40, 2), SqlType::Numeric(76, 16));
+        assert_eq!(sum_type(&SqlType::Int4), Ok(SqlType::Int8));
+        assert_eq!(
+            sum_type(&SqlType::Text).unwrap_err().message(),
+            "function sum(text) does not exist"
+        );
+    }
 }

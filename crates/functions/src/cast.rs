@@ -1,6 +1,6 @@
 //! Casts of whole columns, with PostgreSQL's roundings and errors.
 
-mod number;
+pub(crate) mod number;
 
 use std::sync::Arc;
 

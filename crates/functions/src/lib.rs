@@ -19,6 +19,7 @@ pub mod numeric;
 mod operator;
 pub mod registry;
 pub mod rewrite;
+mod scalar;
 pub mod text;
 pub mod window;
 

@@ -4,8 +4,48 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use datafusion::common::Result;
-use datafusion::execution::FunctionRegistry;
+use datafusion::execution::{FunctionRegistry, SessionStateDefaults};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+
+use crate::aggregate::exact::Exact;
+
+/// Functions of DataFusion that PostgreSQL has not under that name, or has with another meaning, and that none of ours
+/// replaces: a wrong answer is worse than none.
+const NOT_POSTGRESQL: [&str; 24] = [
+    "to_char",
+    "date_format",
+    "to_date",
+    "to_time",
+    "to_timestamp",
+    "to_timestamp_seconds",
+    "to_timestamp_millis",
+    "to_timestamp_micros",
+    "to_timestamp_nanos",
+    "to_local_time",
+    "to_unixtime",
+    "from_unixtime",
+    "make_time",
+    "datepart",
+    "datetrunc",
+    "arrow_cast",
+    "arrow_try_cast",
+    "cast_to_type",
+    "try_cast_to_type",
+    "input_file_name",
+    "file_row_index",
+    "with_metadata",
+    "uuid",
+    "version",
+];
+
+/// Names that PostgreSQL has for the same aggregate.
+const AGGREGATE_ALIASES: [(&str, &str); 5] = [
+    ("every", "bool_and"),
+    ("variance", "var_samp"),
+    ("var_samp", "var"),
+    ("stddev_samp", "stddev"),
+    ("covar", "covar_samp"),
+];
 
 /// Scalar, aggregate and window functions by lower-case name, aliases included.
 #[derive(Debug, Default)]
@@ -24,7 +64,44 @@ impl Registry {
     }
 
     fn build() -> Self {
-        unimplemented!()
+        let mut registry = Self::default();
+        for function in SessionStateDefaults::default_scalar_functions() {
+            registry.add_scalar(function);
+        }
+        for name in NOT_POSTGRESQL {
+            registry.scalar.remove(name);
+        }
+        crate::scalar::functions().into_iter().for_each(|function| registry.add_scalar(function));
+        for function in SessionStateDefaults::default_aggregate_functions() {
+            registry.add_aggregate(function);
+        }
+        for ours in [Exact::sum(), Exact::avg()] {
+            registry.add_aggregate(Arc::new(AggregateUDF::new_from_impl(ours)));
+        }
+        registry.aggregate.remove("mean");
+        for (alias, name) in AGGREGATE_ALIASES {
+            if let Some(function) = registry.aggregate(name) {
+                registry.aggregate.insert(alias.to_owned(), function);
+            }
+        }
+        for function in SessionStateDefaults::default_window_functions() {
+            for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {
+                registry.window.insert(name.to_owned(), Arc::clone(&function));
+            }
+        }
+        registry
+    }
+
+    fn add_scalar(&mut self, function: Arc<ScalarUDF>) {
+        for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {
+            self.scalar.insert(name.to_owned(), Arc::clone(&function));
+        }
+    }
+
+    fn add_aggregate(&mut self, function: Arc<AggregateUDF>) {
+        for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {
+            self.aggregate.insert(name.to_owned(), Arc::clone(&function));
+        }
     }
 
     /// The scalar function of that (lower-case) name.
@@ -51,12 +128,15 @@ impl Registry {
         names
     }
 
+    /// Of scalar functions.
     pub fn scalar_names(&self) -> Vec<String> {
         self.scalar.keys().cloned().collect()
     }
+    /// Of aggregate functions.
     pub fn aggregate_names(&self) -> Vec<String> {
         self.aggregate.keys().cloned().collect()
     }
+    /// Of window functions.
     pub fn window_names(&self) -> Vec<String> {
         self.window.keys().cloned().collect()
     }
@@ -64,17 +144,26 @@ impl Registry {
 
 /// Every scalar function once.
 pub fn all_scalar() -> Vec<Arc<ScalarUDF>> {
-    unimplemented!()
+    let functions = &Registry::global().scalar;
+    let mut own: Vec<_> = functions.iter().filter(|(name, f)| f.name() == name.as_str()).collect();
+    own.sort_by_key(|(name, _)| name.as_str());
+    own.into_iter().map(|(_, function)| Arc::clone(function)).collect()
 }
 
 /// Every aggregate function once.
 pub fn all_aggregate() -> Vec<Arc<AggregateUDF>> {
-    unimplemented!()
+    let functions = &Registry::global().aggregate;
+    let mut own: Vec<_> = functions.iter().filter(|(name, f)| f.name() == name.as_str()).collect();
+    own.sort_by_key(|(name, _)| name.as_str());
+    own.into_iter().map(|(_, function)| Arc::clone(function)).collect()
 }
 
 /// Every window function once.
 pub fn all_window() -> Vec<Arc<WindowUDF>> {
-    unimplemented!()
+    let functions = &Registry::global().window;
+    let mut own: Vec<_> = functions.iter().filter(|(name, f)| f.name() == name.as_str()).collect();
+    own.sort_by_key(|(name, _)| name.as_str());
+    own.into_iter().map(|(_, function)| Arc::clone(function)).collect()
 }
 
 /// Puts every function into `registry` (a SessionContext or SessionState), replacing those of the same name.

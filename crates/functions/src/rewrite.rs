@@ -3,15 +3,25 @@
 //! Two steps. While SQL is planned, [`PostgresOperators`] (an [`ExprPlanner`]) resolves binary operators as PostgreSQL
 //! does: `date - date`, `'5' + 1`, `text || 1`; the planner's ContextProvider returns it first from `get_expr_planners`.
 //! After DataFusion's type coercion, [`rewrite_expr`] (or [`PostgresSemantics`] over a whole plan) replaces what is left
-//! of arithmetic, unary minus and casts by checked kernels.
+//! of arithmetic, unary minus and casts by checked kernels, and guards the right side of AND and OR where it may fail.
 
+mod resolve;
+
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{BinaryExpr, Case, FieldMetadata, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 use millpond_types::SqlType;
+
+use crate::cast::{self, CastContext, cast_array};
+use crate::error::into_datafusion;
+use crate::operator::{self, Operation};
 
 /// Replaces arithmetic, unary minus and casts in a typed expression (all of its columns stand in `schema`) by kernels
 /// with PostgreSQL's results and errors. Column names are the caller's business (see [`PostgresSemantics`]).
@@ -19,8 +29,82 @@ use millpond_types::SqlType;
 /// # Errors
 /// A literal that its type refuses (22P02, 22007, ...), operands for which there is no operator (42883).
 pub fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let _ = (expr, schema);
-    unimplemented!()
+    expr.transform_up(|expr| match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            Ok(guard(*left, op, *right))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match Operation::of(op) {
+            Some(operation) => resolve::arithmetic(operation, *left, *right, schema).map(|resolved| match resolved {
+                Ok(call) => Transformed::yes(call),
+                Err((left, right)) => {
+                    Transformed::no(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+                }
+            }),
+            None => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+        },
+        Expr::Negative(operand) => negative(*operand, schema),
+        expr @ Expr::Cast(_) => {
+            let expr = at_time_zone(expr);
+            let Expr::Cast(cast) = expr else { return time_zone_call(expr, schema).map(Transformed::yes) };
+            let to = SqlType::of(&cast.field).map_err(into_datafusion)?;
+            cast_expr(*cast.expr, &to, schema).map(Transformed::yes)
+        }
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+/// The call that [`at_time_zone`] made comes after type coercion: its argument is brought to a type here.
+fn time_zone_call(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let Expr::ScalarFunction(ScalarFunction { func, mut args }) = expr else { return Ok(expr) };
+    let time = args.pop().ok_or_else(|| into_datafusion(millpond_types::SqlError::internal("timezone lacks a time")))?;
+    let to = match time.get_type(schema)? {
+        DataType::Timestamp(_, None) => SqlType::Timestamp,
+        _ => SqlType::Timestamptz,
+    };
+    args.push(cast_expr(time, &to, schema)?);
+    Ok(func.call(args))
+}
+
+fn negative(operand: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let ty = operand.get_type(schema)?;
+    if !operator::negatable(&ty) {
+        return Ok(Transformed::no(Expr::Negative(Box::new(operand))));
+    }
+    Ok(Transformed::yes(operator::call_negate(operand)))
+}
+
+/// PostgreSQL evaluates from left to right and stops when the answer is known, so that `x <> 0 AND 10 / x > 1` never
+/// divides by zero; DataFusion evaluates both sides over whole batches. The right side, if it may fail because of what a
+/// row says, is therefore asked only where the left one leaves the answer open. The left side stays outside as well: it
+/// can still be pushed down. (A CASE with an operand, because the simplifier turns one without into AND and OR.)
+fn guard(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
+    let known = op == Operator::Or;
+    let guarded = !is_partial(&right) || matches!(right, Expr::Case(_)) || matches!(left, Expr::Literal(..));
+    let right = match guarded {
+        true => right,
+        false => Expr::Case(Case::new(
+            Some(Box::new(left.clone())),
+            vec![(Box::new(lit(known)), Box::new(lit(known)))],
+            Some(Box::new(right)),
+        )),
+    };
+    let whole = Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)));
+    if guarded { Transformed::no(whole) } else { Transformed::yes(whole) }
+}
+
+/// Whether an expression divides, or casts to something that may refuse what it reads, or calls a function that is not
+/// defined everywhere.
+fn is_partial(expr: &Expr) -> bool {
+    const PARTIAL: [&str; 6] = ["sqrt", "ln", "log", "log10", "power", "mod"];
+    expr.exists(|expr| {
+        Ok(match expr {
+            Expr::ScalarFunction(ScalarFunction { func, .. }) => {
+                operator::is_division(func) || cast::is_partial(func) || PARTIAL.contains(&func.name())
+            }
+            _ => false,
+        })
+    })
+    .unwrap_or(false)
 }
 
 /// `expr` as `to`, by PostgreSQL's explicit cast; folded at once where `expr` is a literal.
@@ -28,14 +112,79 @@ pub fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
 /// # Errors
 /// As [`rewrite_expr`]; 42846 where PostgreSQL has no such cast.
 pub fn cast_expr(expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
-    let _ = (expr, to, schema);
-    unimplemented!()
+    convert(expr, to, schema, CastContext::Explicit)
 }
 
 /// As [`cast_expr`], for storing into a column: a text that is too long for varchar(n) is refused (22001), not cut.
 pub fn assign_expr(expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
-    let _ = (expr, to, schema);
-    unimplemented!()
+    convert(expr, to, schema, CastContext::Assignment)
+}
+
+fn convert(expr: Expr, to: &SqlType, schema: &DFSchema, context: CastContext) -> Result<Expr> {
+    if let Expr::Literal(value, metadata) = &expr {
+        return fold(value, metadata.as_ref(), to, context);
+    }
+    let (_, field) = expr.to_field(schema)?;
+    let from = SqlType::of(&field).map_err(into_datafusion)?;
+    if from == *to && *field.data_type() == to.arrow() {
+        return Ok(expr);
+    }
+    if let Expr::Placeholder(placeholder) = &expr
+        && placeholder.field.is_none()
+    {
+        let mut placeholder = placeholder.clone();
+        placeholder.field = Some(to.field(placeholder.id.clone(), true).into());
+        return Ok(Expr::Placeholder(placeholder));
+    }
+    if !cast::can_cast(&from, to) && !field.data_type().is_null() {
+        return Err(into_datafusion(cast::no_cast(&from, to)));
+    }
+    if is_exact(field.data_type(), &to.arrow()) && from.arrow() == *field.data_type() && unmarked(to) {
+        return Ok(Expr::Cast(datafusion::logical_expr::Cast::new(Box::new(expr), to.arrow())));
+    }
+    Ok(cast::call(expr, to, context))
+}
+
+/// Whether the Arrow type alone says which SQL type it is.
+fn unmarked(ty: &SqlType) -> bool {
+    SqlType::of_arrow(&ty.arrow()).as_ref() == Ok(ty)
+}
+
+/// Whether Arrow's own cast is the same as PostgreSQL's and cannot fail; DataFusion knows that one better.
+fn is_exact(from: &DataType, to: &DataType) -> bool {
+    use DataType::*;
+    let digits = |ty: &DataType| match ty {
+        Int16 => Some((5, 0)),
+        Int32 => Some((10, 0)),
+        Int64 => Some((19, 0)),
+        _ => crate::numeric::shape_of(ty),
+    };
+    match (from, to) {
+        (Null, _) => true,
+        (Int16, Int32 | Int64 | Float32 | Float64) | (Int32, Int64 | Float64) => true,
+        (Int64, Float64) | (Float32, Float64) => true,
+        (Timestamp(a, _), Timestamp(b, _)) => a == b,
+        (_, Decimal128(p, s) | Decimal256(p, s)) => {
+            digits(from).is_some_and(|(q, t)| *s >= t && *p as i8 - *s >= q as i8 - t)
+        }
+        _ => false,
+    }
+}
+
+/// A literal in another type.
+fn fold(value: &ScalarValue, metadata: Option<&FieldMetadata>, to: &SqlType, context: CastContext) -> Result<Expr> {
+    let mut field = arrow::datatypes::Field::new("literal", value.data_type(), true);
+    if let Some(metadata) = metadata {
+        field = metadata.add_to_field(field);
+    }
+    let from = SqlType::of(&field).map_err(into_datafusion)?;
+    let array = match value {
+        ScalarValue::Null => arrow::array::new_null_array(&to.arrow(), 1),
+        value => cast_array(&value.to_array()?, &from, to, context).map_err(into_datafusion)?,
+    };
+    let target = to.field("literal", true);
+    let metadata = (!target.metadata().is_empty()).then(|| FieldMetadata::new_from_field(&target));
+    Ok(Expr::Literal(ScalarValue::try_from_array(&array, 0)?, metadata))
 }
 
 /// The analyzer rule that applies [`rewrite_expr`] to every expression of a plan, keeping output column names. It stands
@@ -45,8 +194,7 @@ pub struct PostgresSemantics;
 
 impl AnalyzerRule for PostgresSemantics {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let _ = plan;
-        unimplemented!()
+        plan.transform_up_with_subqueries(rewrite_node).map(|t| t.data)
     }
 
     fn name(&self) -> &str {
@@ -54,13 +202,76 @@ impl AnalyzerRule for PostgresSemantics {
     }
 }
 
+fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::TableScan(scan) = &plan {
+        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+    }
+    let names = NamePreserver::new(&plan);
+    plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        Ok(rewrite_expr(expr, &schema)?.update_data(|expr| name.restore(expr)))
+    })?
+    .map_data(LogicalPlan::recompute_schema)
+}
+
 /// Resolves binary operators as PostgreSQL does, while SQL is planned.
 #[derive(Debug, Default)]
 pub struct PostgresOperators;
 
 impl ExprPlanner for PostgresOperators {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        let _ = schema;
-        Ok(PlannerResult::Original(expr))
+    fn plan_binary_op(&self, raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        resolve::binary(raw, schema)
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(registered("extract", args))
+    }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(registered("substr", args))
+    }
+
+    fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(registered("strpos", args))
+    }
+}
+
+/// The call of a function for which SQL has syntax of its own.
+fn registered(name: &str, args: Vec<Expr>) -> PlannerResult<Vec<Expr>> {
+    match crate::Registry::global().scalar(name) {
+        Some(function) => PlannerResult::Planned(function.call(args)),
+        None => PlannerResult::Original(args),
+    }
+}
+
+/// `AT TIME ZONE 'z'` reaches us as a cast to a timestamp of that zone; no other cast names a zone but UTC's canonical
+/// one. It becomes timezone('z', x).
+pub(crate) fn at_time_zone(expr: Expr) -> Expr {
+    let Expr::Cast(cast) = &expr else { return expr };
+    match cast.field.data_type() {
+        DataType::Timestamp(_, Some(zone)) if zone.as_ref() != millpond_types::sql_type::UTC => {
+            let name = Expr::Literal(ScalarValue::Utf8(Some(zone.to_string())), None);
+            match crate::Registry::global().scalar("timezone") {
+                Some(function) => function.call(vec![name, cast.expr.as_ref().clone()]),
+                None => expr,
+            }
+        }
+        _ => expr,
+    }
+}
+
+/// The type that PostgreSQL gives to a bare integer literal: integer where it fits, then bigint, then numeric; DataFusion
+/// says bigint to all. For select lists, VALUES and arguments, where no operator decides.
+pub fn postgres_literal(expr: Expr) -> Expr {
+    match &expr {
+        Expr::Literal(ScalarValue::Int64(Some(v)), None) => match i32::try_from(*v) {
+            Ok(small) => Expr::Literal(ScalarValue::Int32(Some(small)), None),
+            Err(_) => expr,
+        },
+        Expr::Literal(ScalarValue::UInt64(Some(v)), None) => {
+            Expr::Literal(ScalarValue::Decimal128(Some(i128::from(*v)), 20, 0), None)
+        }
+        _ => expr,
     }
 }

@@ -62,8 +62,8 @@ pub(super) fn arithmetic(op: Operation, left: &Side, right: &Side) -> Result<Arr
         (Interval(_), Float64) => {
             Arc::new(try_binary::<Span, Float64Type, Span>(left, right, |span, factor| match op {
                 Operation::Divide if factor == 0.0 => Err(division_by_zero()),
-                Operation::Divide => scale(span, |part| part / factor),
-                _ => scale(span, |part| part * factor),
+                Operation::Divide => scale_interval(span, |part| part / factor),
+                _ => scale_interval(span, |part| part * factor),
             })?)
         }
         (a, b) => return Err(SqlError::internal(format!("{op} got operands of {a} and {b}"))),
@@ -130,7 +130,10 @@ pub(super) fn negate(array: &ArrayRef) -> Result<ArrayRef, SqlError> {
 
 /// Multiplies or divides by a number as PostgreSQL's interval_mul does: fractions of months become days of 30, fractions
 /// of days become time.
-fn scale(span: IntervalMonthDayNano, by: impl Fn(f64) -> f64) -> Result<IntervalMonthDayNano, SqlError> {
+pub(crate) fn scale_interval(
+    span: IntervalMonthDayNano,
+    by: impl Fn(f64) -> f64,
+) -> Result<IntervalMonthDayNano, SqlError> {
     let Parts { months, days, micros } = span.into();
     let (months, days) = (by(months.into()), by(days.into()));
     let fits = |v: f64| v.is_finite() && (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&v);

@@ -1,0 +1,115 @@
+//! `tumble_start`, `tumble_end`, `hop_starts` and `window_end_after` as scalar functions.
+
+use std::sync::Arc;
+
+use arrow::array::*;
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::*;
+use millpond_types::{SqlError, SqlState, SqlType};
+
+use super::{Hop, Tumble};
+use crate::kernel::Side;
+use crate::scalar::{Function, Kind};
+
+type Micros = TimestampMicrosecondType;
+
+pub(crate) fn functions() -> Vec<Function> {
+    vec![
+        Function::new("tumble_start", Kind::Immutable, window_arguments(2), same_as_first, tumble_start),
+        Function::new("tumble_end", Kind::Immutable, window_arguments(2), same_as_first, tumble_end),
+        Function::new("hop_starts", Kind::Immutable, window_arguments(3), list_of_first, hop_starts),
+        Function::new("hop_end", Kind::Immutable, window_arguments(3), same_as_first, hop_end),
+    ]
+}
+
+/// A time, then that many arguments with intervals of which the last (an offset) may be missing.
+fn window_arguments(most: usize) -> impl Fn(&[SqlType]) -> Option<Vec<SqlType>> + Send + Sync + 'static {
+    move |types| {
+        let (time, spans) = types.split_first()?;
+        let time = match time {
+            SqlType::Timestamptz => SqlType::Timestamptz,
+            SqlType::Timestamp | SqlType::Date | SqlType::Unknown => SqlType::Timestamp,
+            _ => return None,
+        };
+        let intervals = spans.iter().all(|ty| matches!(ty, SqlType::Interval | SqlType::Unknown));
+        let fits = intervals && (spans.len() == most || spans.len() + 1 == most);
+        fits.then(|| std::iter::once(time).chain(vec![SqlType::Interval; spans.len()]).collect())
+    }
+}
+
+fn same_as_first(types: &[SqlType]) -> SqlType {
+    types[0].clone()
+}
+
+fn list_of_first(types: &[SqlType]) -> SqlType {
+    SqlType::Array(Box::new(types[0].clone()))
+}
+
+fn interval(sides: &[Side], at: usize) -> Result<Option<IntervalMonthDayNano>, SqlError> {
+    let Some(side) = sides.get(at) else { return Ok(None) };
+    if !side.constant || side.array.is_null(0) {
+        let message = "sizes, slides and offsets of windows must be constant intervals";
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
+    }
+    Ok(Some(side.array.as_primitive::<IntervalMonthDayNanoType>().value(0)))
+}
+
+fn needed(sides: &[Side], at: usize) -> Result<IntervalMonthDayNano, SqlError> {
+    interval(sides, at)?.ok_or_else(|| SqlError::internal("a window function lacks an argument"))
+}
+
+fn tumble(sides: &[Side]) -> Result<Tumble, SqlError> {
+    Tumble::new(needed(sides, 1)?, interval(sides, 2)?)
+}
+
+fn hop(sides: &[Side]) -> Result<Hop, SqlError> {
+    Hop::new(needed(sides, 1)?, needed(sides, 2)?, interval(sides, 3)?)
+}
+
+fn zone(side: &Side) -> Option<Arc<str>> {
+    match side.data_type() {
+        DataType::Timestamp(_, zone) => zone.clone(),
+        _ => None,
+    }
+}
+
+fn tumble_start(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    let times = sides[0].array.as_primitive::<Micros>();
+    let starts = tumble(sides)?.starts(times.values(), times.nulls())?;
+    Ok(Arc::new(PrimitiveArray::<Micros>::new(starts.into(), times.nulls().cloned()).with_timezone_opt(zone(&sides[0]))))
+}
+
+/// The end of the window that starts at the argument.
+fn tumble_end(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    let window = tumble(sides)?;
+    let starts = sides[0].array.as_primitive::<Micros>();
+    let ends: TimestampMicrosecondArray = starts.try_unary(|start| window.end(start))?;
+    Ok(Arc::new(ends.with_timezone_opt(zone(&sides[0]))))
+}
+
+/// The end of the window that starts at the argument.
+fn hop_end(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    let window = hop(sides)?;
+    let starts = sides[0].array.as_primitive::<Micros>();
+    let ends: TimestampMicrosecondArray = starts.try_unary(|start| window.end(start))?;
+    Ok(Arc::new(ends.with_timezone_opt(zone(&sides[0]))))
+}
+
+/// NULL is in no window: an empty list, so that its row goes.
+fn hop_starts(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
+    let window = hop(sides)?;
+    let times = sides[0].array.as_primitive::<Micros>();
+    let mut starts = Vec::with_capacity(times.len() * window.slices_per_window().unwrap_or(1).min(16) as usize);
+    let mut offsets = Vec::with_capacity(times.len() + 1);
+    offsets.push(0);
+    for time in times {
+        if let Some(time) = time {
+            window.starts(time, &mut starts)?;
+        }
+        offsets.push(i32::try_from(starts.len()).map_err(|_| crate::text::too_long())?);
+    }
+    let values = PrimitiveArray::<Micros>::new(starts.into(), None).with_timezone_opt(zone(&sides[0]));
+    let SqlType::Array(element) = result else { return Err(SqlError::internal("hop_starts returns a list")) };
+    let field = Arc::new(element.field("item", true));
+    Ok(Arc::new(ListArray::new(field, OffsetBuffer::new(offsets.into()), Arc::new(values), None)))
+}
