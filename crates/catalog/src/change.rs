@@ -3,7 +3,10 @@
 //! A record is JSON in an envelope with a version, `{"v":1,"change":{…}}`: readable in a dump of the log, and later
 //! versions may add fields without breaking older records.
 
-use millpond_types::RelationId;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use millpond_types::{RelationId, SqlError, SqlState};
 use serde::{Deserialize, Serialize};
 
 use crate::relation::{Column, Relation};
@@ -18,6 +21,7 @@ pub enum Change {
         name: String,
         owner: String,
     },
+    /// Empty by then.
     DropSchema {
         name: String,
     },
@@ -25,7 +29,7 @@ pub enum Change {
     CreateRelation {
         relation: Box<Relation>,
     },
-    /// CREATE OR REPLACE: same id and name, new definition.
+    /// CREATE OR REPLACE: same id, kind and name, new definition; `created_at` is kept.
     ReplaceRelation {
         relation: Box<Relation>,
     },
@@ -37,6 +41,10 @@ pub enum Change {
         id: RelationId,
         name: String,
     },
+    SetSchema {
+        id: RelationId,
+        schema: String,
+    },
     RenameColumn {
         id: RelationId,
         column: usize,
@@ -46,10 +54,12 @@ pub enum Change {
         id: RelationId,
         column: Column,
     },
+    /// `None` takes an option away.
     SetOptions {
         id: RelationId,
-        options: std::collections::BTreeMap<String, Option<String>>,
+        options: BTreeMap<String, Option<String>>,
     },
+    /// Of a materialized view.
     SetPaused {
         id: RelationId,
         paused: bool,
@@ -64,7 +74,7 @@ pub enum Change {
         column: Option<usize>,
         comment: Option<String>,
     },
-    /// Several changes of one statement or transaction.
+    /// Several changes of one statement or transaction, in order; all or none.
     Batch {
         changes: Vec<Change>,
     },
@@ -78,14 +88,58 @@ pub enum ChangeError {
     Malformed(String),
 }
 
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => write!(f, "DDL record of version {version}, newer than {VERSION}"),
+            Self::Malformed(why) => write!(f, "malformed DDL record: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for ChangeError {}
+
+impl From<ChangeError> for SqlError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Version(_) => SqlError::unsupported(error.to_string())
+                .hint("Start the Millpond that wrote it, or a newer one."),
+            ChangeError::Malformed(_) => SqlError::new(SqlState::DATA_CORRUPTED, error.to_string()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    v: u32,
+    change: &'a Change,
+}
+
+/// Read first, and alone: an unknown version may hold anything else.
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+#[derive(Deserialize)]
+struct Content {
+    change: Change,
+}
+
 impl Change {
     pub fn encode(&self) -> Vec<u8> {
-        unimplemented!()
+        serde_json::to_vec(&Envelope { v: VERSION, change: self })
+            .expect("strings, numbers and maps with text keys")
     }
 
     /// # Errors
     /// [`ChangeError`] for another version or bytes that are no change; never a panic.
-    pub fn decode(_bytes: &[u8]) -> Result<Self, ChangeError> {
-        unimplemented!()
+    pub fn decode(bytes: &[u8]) -> Result<Self, ChangeError> {
+        let malformed = |error: serde_json::Error| ChangeError::Malformed(error.to_string());
+        match serde_json::from_slice(bytes).map_err(malformed)? {
+            Version { v: VERSION } => {}
+            Version { v } => return Err(ChangeError::Version(v)),
+        }
+        serde_json::from_slice(bytes).map(|Content { change }| change).map_err(malformed)
     }
 }

@@ -24,3 +24,6 @@ pub use relation::{
     Source, Table, View, Watermark,
 };
 pub use snapshot::{Catalog, SYSTEM_SCHEMAS, Schema};
+
+#[cfg(test)]
+mod tests;

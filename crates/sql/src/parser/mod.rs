@@ -432,6 +432,15 @@ impl<'a> Reader<'a> {
     /// What sqlparser reads whole.
     fn data_statement(&mut self) -> Result<Statement, SqlError> {
         let position = self.position();
+        // Other databases leave these words out.
+        for (verb, preposition) in [("INSERT", "INTO"), ("DELETE", "FROM")] {
+            if self.accept(verb) {
+                if !self.peeks(preposition) {
+                    return self.unexpected();
+                }
+                self.parser.prev_token();
+            }
+        }
         let statement = self.sqlparser(|p| p.parse_statement())?;
         query::refuse_in(&statement)?;
         Ok(match statement {
