@@ -27,8 +27,8 @@ pub struct Manifest {
     pub writer: u64,
     /// `millpond_types::hash::VERSION`
     pub hash_version: u32,
-    /// Versions of whatever else the state depends on, by name; the engine's to fill and to compare.
-    pub versions: BTreeMap<String, String>,
+    /// The version of the program that wrote it; only informs.
+    pub program: String,
     /// Everything up to here is in the state, nothing after.
     pub cut: Commit,
     /// The logged `now()` at the cut.
@@ -69,7 +69,6 @@ pub struct ManifestDraft {
     pub now: Option<EventTime>,
     pub watermarks: BTreeMap<RelationId, EventTime>,
     pub time_zone_data: String,
-    pub versions: BTreeMap<String, String>,
     pub catalog: serde_json::Value,
     pub extra: serde_json::Value,
     pub states: BTreeMap<String, Change>,
@@ -111,7 +110,7 @@ impl Manifest {
             writer_epoch: 0,
             writer: 0,
             hash_version: hash::VERSION,
-            versions: BTreeMap::new(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
             cut: Commit(0),
             now: None,
             watermarks: BTreeMap::new(),

@@ -41,6 +41,10 @@ use self::objects::Objects;
 use self::publish::Role;
 use crate::{CheckpointError, Run};
 
+/// Larger runs travel in parts of this size, as one long request would run into the client's time limit. S3 wants at
+/// least 5 MiB.
+const PART_BYTES: usize = 32 << 20;
+
 #[derive(Clone, Debug)]
 pub struct CheckpointOptions {
     /// A random number that no other incarnation of a writer has.
@@ -49,13 +53,11 @@ pub struct CheckpointOptions {
     pub concurrency: usize,
     /// That many newest manifests, and all that they name, survive a sweep. At least 2.
     pub manifests_kept: usize,
-    /// Larger runs travel in parts of this size; S3 wants at least 5 MiB.
-    pub part_bytes: usize,
 }
 
 impl CheckpointOptions {
     pub fn new(writer: u64) -> Self {
-        Self { writer, concurrency: 8, manifests_kept: 3, part_bytes: 32 << 20 }
+        Self { writer, concurrency: 8, manifests_kept: 3 }
     }
 }
 
@@ -87,16 +89,22 @@ impl Checkpoints {
         store: Arc<dyn ObjectStore>,
         prefix: Path,
         options: CheckpointOptions,
-    ) -> Result<(Self, Arc<Manifest>), CheckpointError> {
-        let objects = Objects { store, prefix, part_bytes: options.part_bytes.max(1) };
-        let manifest = Arc::new(publish::claim(&objects, options.writer).await?);
+    ) -> Result<(Self, Manifest), CheckpointError> {
+        Self::open_in(Objects { store, prefix, part_bytes: PART_BYTES }, options).await
+    }
+
+    async fn open_in(
+        objects: Objects,
+        options: CheckpointOptions,
+    ) -> Result<(Self, Manifest), CheckpointError> {
+        let manifest = publish::claim(&objects, options.writer).await?;
         let inner = Inner {
             objects,
             options,
             writer_epoch: manifest.writer_epoch,
             sequence: AtomicU64::new(1),
             unsettled: Mutex::default(),
-            current: Mutex::new(manifest.clone()),
+            current: Mutex::new(Arc::new(manifest.clone())),
             role: tokio::sync::Mutex::new(Role::at(manifest.number)),
         };
         Ok((Self(Arc::new(inner)), manifest))
@@ -107,7 +115,7 @@ impl Checkpoints {
         store: Arc<dyn ObjectStore>,
         prefix: Path,
     ) -> Result<Option<Manifest>, CheckpointError> {
-        let objects = Objects { store, prefix, part_bytes: usize::MAX };
+        let objects = Objects { store, prefix, part_bytes: PART_BYTES };
         Ok(objects.newest().await?.0)
     }
 
@@ -140,7 +148,12 @@ impl Checkpoints {
         Err(CheckpointError::Corrupt { path: run.path.clone(), what })
     }
 
-    /// Several runs, in their order; some are read at the same time. For a state: all runs of its entry.
+    /// All runs of a state, oldest first.
+    pub async fn read_state(&self, entry: &StateEntry) -> Result<Vec<Run>, CheckpointError> {
+        self.read_all(&entry.runs).await
+    }
+
+    /// Several runs, in their order; some are read at the same time.
     pub async fn read_all(&self, runs: &[RunRef]) -> Result<Vec<Run>, CheckpointError> {
         // Boxed, because the compiler cannot see that a closure over references of all lifetimes returns a `Send` future.
         let reads: Vec<_> = runs.iter().map(|run| Box::pin(self.read(run))).collect();

@@ -17,7 +17,7 @@ const PARTS_IN_FLIGHT: usize = 4;
 pub(super) struct Objects {
     pub store: Arc<dyn ObjectStore>,
     pub prefix: Path,
-    /// Larger objects travel in parts of this size: one request for all of it would run into the client's time limit.
+    /// Larger runs travel in parts of this size.
     pub part_bytes: usize,
 }
 

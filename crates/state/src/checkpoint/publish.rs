@@ -67,7 +67,9 @@ pub(super) async fn claim(objects: &Objects, writer: u64) -> Result<Manifest, Ch
     for _ in 0..CLAIM_TRIES {
         let (newest, highest) = objects.newest().await?;
         let base = newest.unwrap_or_else(Manifest::empty);
-        let claim = Manifest { number: highest + 1, writer_epoch: base.writer_epoch + 1, writer, ..base };
+        let program = Manifest::empty().program;
+        let claim =
+            Manifest { number: highest + 1, writer_epoch: base.writer_epoch + 1, writer, program, ..base };
         let bytes = claim.encode();
         let claimed = match objects.create_manifest(claim.number, &bytes).await {
             Ok(Created::Yes) => true,
@@ -144,8 +146,6 @@ impl Checkpoints {
             number: role.next,
             writer_epoch: self.0.writer_epoch,
             writer: base.writer,
-            hash_version: millpond_types::hash::VERSION,
-            versions: draft.versions.clone(),
             cut: draft.cut,
             now: draft.now,
             watermarks: draft.watermarks.clone(),
@@ -153,6 +153,7 @@ impl Checkpoints {
             catalog: draft.catalog.clone(),
             extra: draft.extra.clone(),
             states,
+            ..Manifest::empty()
         };
         self.create(&mut manifest, &mut role).await?;
         self.check_newest(manifest.number, &mut role).await?;

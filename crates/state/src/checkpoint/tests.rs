@@ -36,12 +36,13 @@ fn add(run: EncodedRun) -> Change {
 }
 
 fn options(writer: u64) -> CheckpointOptions {
-    // Parts of a few bytes, so that both ways of upload are taken.
-    CheckpointOptions { part_bytes: 1_000, ..CheckpointOptions::new(writer) }
+    CheckpointOptions::new(writer)
 }
 
 async fn open(store: &SimObjects, writer: u64) -> Result<Checkpoints, CheckpointError> {
-    Ok(Checkpoints::open(Arc::new(store.clone()), Path::from("a/b"), options(writer)).await?.0)
+    // Parts of a few bytes, so that both ways of upload are taken.
+    let objects = Objects { store: Arc::new(store.clone()), prefix: Path::from("a/b"), part_bytes: 1_000 };
+    Ok(Checkpoints::open_in(objects, options(writer)).await?.0)
 }
 
 async fn contents(checkpoints: &Checkpoints, manifest: &Manifest) -> Result<Table, CheckpointError> {

@@ -40,20 +40,27 @@ impl HeapSnapshot {
         self.directory.nth(&self.page_starts, chunk)
     }
 
-    /// Live rows of one chunk, without reading it.
+    /// The number of live rows of one chunk, which must be there.
     pub fn chunk_rows(&self, chunk: usize) -> usize {
         self.slot(chunk).live()
     }
 
-    /// The live rows of one chunk; no copy if none is deleted.
+    /// The live rows of one chunk, `None` after the last one; no copy if none is deleted.
     ///
     /// # Errors
     /// If the projection names a column that is not there.
-    pub fn chunk(&self, chunk: usize, projection: Option<&[usize]>) -> Result<RecordBatch, StateFault> {
-        Ok(self.slot(chunk).batch(0, projection)?)
+    pub fn chunk(
+        &self,
+        chunk: usize,
+        projection: Option<&[usize]>,
+    ) -> Result<Option<RecordBatch>, StateFault> {
+        if chunk >= self.chunks {
+            return Ok(None);
+        }
+        Ok(Some(self.slot(chunk).batch(0, projection)?))
     }
 
-    /// The ids of the rows of [`HeapSnapshot::chunk`].
+    /// The ids of the rows of [`HeapSnapshot::chunk`], which must be there.
     pub fn chunk_ids(&self, chunk: usize) -> Vec<RowId> {
         let slot = self.slot(chunk);
         slot.live_rows(0).map(|row| RowId(slot.chunk.ids.get(row))).collect()
@@ -64,7 +71,7 @@ impl HeapSnapshot {
         &'a self,
         projection: Option<&'a [usize]>,
     ) -> impl Iterator<Item = Result<RecordBatch, StateFault>> + 'a {
-        (0..self.chunks()).map(move |chunk| self.chunk(chunk, projection))
+        (0..self.chunks()).filter_map(move |chunk| self.chunk(chunk, projection).transpose())
     }
 
     /// Like [`super::Heap::gather`], of the rows at the snapshot's moment.

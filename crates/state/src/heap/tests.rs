@@ -44,8 +44,8 @@ fn numbers(batch: &RecordBatch) -> Vec<i64> {
 
 fn contents(snapshot: &HeapSnapshot) -> BTreeMap<u64, i64> {
     let mut rows = BTreeMap::new();
-    for chunk in 0..snapshot.chunks() {
-        let batch = snapshot.chunk(chunk, None).unwrap();
+    for (chunk, batch) in snapshot.batches(None).enumerate() {
+        let batch = batch.unwrap();
         assert_eq!(batch.num_rows(), snapshot.chunk_rows(chunk));
         let ids = snapshot.chunk_ids(chunk).into_iter().map(|id| id.0);
         rows.extend(ids.zip(numbers(&batch)));
@@ -63,7 +63,8 @@ fn a_large_batch_becomes_a_chunk_without_copying() {
     let mut heap = Heap::new(schema());
     let rows = batch(0..CHUNK_ROWS as i64);
     heap.append(&rows).unwrap();
-    let chunk = heap.snapshot().chunk(0, Some(&[0])).unwrap();
+    let chunk = heap.snapshot().chunk(0, Some(&[0])).unwrap().unwrap();
+    assert!(heap.snapshot().chunk(1, None).unwrap().is_none());
     let address = |batch: &RecordBatch| batch.column(0).as_primitive::<Int64Type>().values().as_ptr();
     assert_eq!(address(&chunk), address(&rows));
 }

@@ -79,8 +79,8 @@ impl Relation {
         }
         relation.index.reserve(relation.heap.rows());
         let rows = relation.heap.snapshot();
-        for chunk in 0..rows.chunks() {
-            let batch = rows.chunk(chunk, None)?;
+        for (chunk, batch) in rows.batches(None).enumerate() {
+            let batch = batch?;
             let hashes = relation.hashes(&batch)?;
             let ids = rows.chunk_ids(chunk).into_iter().enumerate().map(|(row, id)| (row, id.0));
             relation.index_rows(&batch, &hashes, ids)?;
