@@ -1,0 +1,125 @@
+//! Building a view from what its inputs held at a cut, and from what they changed by since.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use millpond_log::{FrameRef, Log};
+use millpond_state::HeapSnapshot;
+use millpond_types::{Delta, EventTime, RelationId};
+
+use crate::changes::{Changes, Piece};
+use crate::reject::{ErrorRow, LateRow};
+use crate::snapshot::FrameFacts;
+use crate::view::{Stepped, View, history_piece};
+
+/// Rows of one step through the new view's graph.
+const STEP_ROWS: usize = 1 << 18;
+/// History up to here is fed on the driver's own thread.
+const SMALL_ROWS: usize = 1 << 15;
+
+/// Changes of one epoch that wait for a view.
+pub(crate) struct SpooledEpoch {
+    pub changes: Changes,
+}
+
+/// What a view has to catch up with.
+#[derive(Default)]
+pub(crate) struct History {
+    /// Frames of append-only relations up to the cut.
+    pub topics: Vec<(RelationId, Vec<FrameRef>)>,
+    /// Contents of tables and views at the cut, and how many of the columns are declared.
+    pub heaps: Vec<(RelationId, Arc<HeapSnapshot>, usize)>,
+    /// Watermarks at the cut.
+    pub watermarks: BTreeMap<RelationId, EventTime>,
+    /// Later epochs, in order.
+    pub epochs: Vec<SpooledEpoch>,
+}
+
+impl History {
+    pub fn spooled(epochs: Vec<SpooledEpoch>) -> Self {
+        Self { epochs, ..Self::default() }
+    }
+
+    pub fn is_small(&self) -> bool {
+        let frames: usize = self.topics.iter().flat_map(|(_, f)| f).map(|f| f.rows as usize).sum();
+        let heaps: usize = self.heaps.iter().map(|(_, heap, _)| heap.rows()).sum();
+        let epochs: usize = self.epochs.iter().map(|e| e.changes.rows).sum();
+        frames + heaps + epochs <= SMALL_ROWS
+    }
+}
+
+pub(crate) struct Job {
+    pub view: View,
+    pub history: History,
+    pub log: Log,
+    pub epoch_rows: usize,
+    pub rows_done: Arc<AtomicU64>,
+}
+
+/// A view that has seen its history, or why it could not.
+pub(crate) struct Built {
+    pub id: RelationId,
+    pub view: Result<View, String>,
+    pub errors: Vec<(ErrorRow, i64)>,
+    pub late: Vec<(LateRow, i64)>,
+}
+
+impl Job {
+    pub fn run(mut self) -> Built {
+        let id = self.view.id();
+        let mut refused = Stepped::default();
+        match self.feed(&mut refused) {
+            Ok(()) => Built { id, view: Ok(self.view), errors: refused.errors, late: refused.late },
+            Err(why) => Built { id, view: Err(why), errors: Vec::new(), late: Vec::new() },
+        }
+    }
+
+    fn feed(&mut self, refused: &mut Stepped) -> Result<(), String> {
+        let history = std::mem::take(&mut self.history);
+        for (relation, heap, declared) in history.heaps {
+            for batch in heap.batches(None) {
+                let batch = batch.map_err(|fault| fault.to_string())?;
+                let piece = history_piece(batch, declared).map_err(|e| e.to_string())?;
+                let mut changes = Changes::default();
+                changes.push(relation, piece);
+                self.step(&changes, refused)?;
+            }
+        }
+        for (relation, frames) in history.topics {
+            self.feed_topic(relation, &frames, refused)?;
+        }
+        // Windows close last: every row has its own frame's watermark with it.
+        let ends = Changes { watermarks: history.watermarks, ..Changes::default() };
+        self.step(&ends, refused)?;
+        for epoch in history.epochs {
+            self.step(&epoch.changes, refused)?;
+        }
+        Ok(())
+    }
+
+    fn feed_topic(&mut self, relation: RelationId, frames: &[FrameRef], refused: &mut Stepped) -> Result<(), String> {
+        let mut changes = Changes::default();
+        for frame in frames {
+            let batch = self.log.read(frame, None).map_err(|e| e.to_string())?;
+            let piece = Piece { delta: Delta::insert(batch), facts: Some(FrameFacts::of(frame)) };
+            changes.push(relation, piece);
+            if changes.rows >= STEP_ROWS {
+                // What this frame came after, all later frames come after too.
+                if let Some(watermark) = frame.watermark {
+                    changes.watermarks.insert(relation, watermark);
+                }
+                self.step(&std::mem::take(&mut changes), refused)?;
+            }
+        }
+        self.step(&changes, refused)
+    }
+
+    fn step(&mut self, changes: &Changes, refused: &mut Stepped) -> Result<(), String> {
+        let stepped = self.view.step(changes, self.epoch_rows)?;
+        refused.errors.extend(stepped.errors);
+        refused.late.extend(stepped.late);
+        self.rows_done.fetch_add(changes.rows as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}

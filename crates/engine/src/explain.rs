@@ -1,0 +1,154 @@
+//! EXPLAIN, and VERIFY MATERIALIZED VIEW.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{Field, Schema};
+use arrow::row::{OwnedRow, RowConverter, SortField};
+use millpond_plan::without_late_rows;
+use millpond_sql::RelationName;
+use millpond_sql::statement::{Explain, ExplainFormat, ObjectKind, Statement};
+use millpond_types::{SqlError, SqlState, SqlType};
+
+use crate::outcome::{Column, Outcome, RowsTag};
+use crate::read;
+use crate::session::{Action, Session, rows};
+use crate::snapshot::Snapshot;
+use crate::target::internal;
+use crate::view::{plan_incremental, plan_query};
+
+pub(crate) async fn run(session: &mut Session, explain: &Explain) -> Result<Outcome, SqlError> {
+    if explain.analyze {
+        return Err(SqlError::unsupported("EXPLAIN ANALYZE is not supported yet").hint("EXPLAIN shows the plan."));
+    }
+    if explain.format == ExplainFormat::Json {
+        return Err(SqlError::unsupported("EXPLAIN (FORMAT JSON) is not supported yet").hint("Use FORMAT TEXT."));
+    }
+    let snapshot = session.planning_snapshot();
+    let text = match &explain.statement.statement {
+        Statement::CreateMaterializedView(create) => {
+            let (planner, _) = session.planner(&snapshot);
+            let query = planner.plan_view(&create.query.query, &create.columns)?;
+            let mut options = create.options.clone();
+            let lateness = options.take_duration("allowed_lateness")?.unwrap_or(0);
+            plan_incremental(&query, lateness, create.emit.into())?.to_string()
+        }
+        _ => {
+            let prepared = session.plan(Arc::new((*explain.statement).clone()), Vec::new().into(), &snapshot)?;
+            match &*prepared.action {
+                Action::Query(plan) => plan.logical.display_indent().to_string(),
+                Action::Insert(plan) => format!("Insert\n{}", indent(&plan.rows.display_indent().to_string())),
+                Action::Update(plan) => point_or_scan("Update", plan.point.is_some(), plan.filter.as_ref()),
+                Action::Delete(plan) => point_or_scan("Delete", plan.point.is_some(), plan.filter.as_ref()),
+                Action::Utility => {
+                    return Err(SqlError::unsupported("this statement has no plan")
+                        .hint("EXPLAIN takes SELECT, INSERT, UPDATE, DELETE and CREATE MATERIALIZED VIEW."));
+                }
+            }
+        }
+    };
+    let lines: ArrayRef = Arc::new(StringArray::from_iter_values(text.lines()));
+    let column = Column { name: "QUERY PLAN".into(), ty: SqlType::Text, origin: None };
+    let schema = Schema::new(vec![Field::new("QUERY PLAN", arrow::datatypes::DataType::Utf8, true)]);
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![lines]).map_err(internal)?;
+    Ok(rows(vec![column], batch, RowsTag::Plain("EXPLAIN")))
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+fn point_or_scan(verb: &str, point: bool, filter: Option<&datafusion::logical_expr::Expr>) -> String {
+    let how = if point { "by primary key" } else { "by scan of the table" };
+    match filter {
+        Some(filter) => format!("{verb} {how}\n  Filter: {filter}"),
+        None => format!("{verb} {how}"),
+    }
+}
+
+/// What VERIFY returns: the view's columns, and by how much the view differs.
+pub(crate) fn verify_columns(session: &Session, name: &RelationName) -> Result<Vec<Column>, SqlError> {
+    let snapshot = session.planning_snapshot();
+    let path = session.settings.search_path();
+    let relation =
+        snapshot.catalog.resolve_kind(name, ObjectKind::MaterializedView, &path).map_err(|e| name.mark(e))?;
+    let mut columns = vec![Column { name: "difference".into(), ty: SqlType::Int8, origin: None }];
+    columns.extend(relation.columns.iter().map(|c| Column { name: c.name.clone(), ty: c.ty.clone(), origin: None }));
+    Ok(columns)
+}
+
+/// Computes the view's query as a batch over its inputs at the cut of one snapshot, without the rows that were refused as
+/// late, and returns the rows that differ: positive where the view has too many.
+pub(crate) async fn verify(session: &mut Session, name: &RelationName) -> Result<Outcome, SqlError> {
+    let columns = verify_columns(session, name)?;
+    let snapshot = session.read_snapshot().await?;
+    let path = session.settings.search_path();
+    let relation =
+        snapshot.catalog.resolve_kind(name, ObjectKind::MaterializedView, &path).map_err(|e| name.mark(e))?;
+    if snapshot.errors.count(relation.id) > 0 {
+        return Err(SqlError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("materialized view \"{}\" has rows in error", relation.name),
+        )
+        .detail("A batch over its inputs would fail at the same rows.")
+        .hint("millpond.errors lists them; retract them first."));
+    }
+    let heap = Arc::clone(&snapshot.readable(relation)?.heap);
+    let schema = relation.arrow_schema();
+    let expected = batch_answer(session, &snapshot, relation.id).await?;
+    let mut kept = Vec::new();
+    for batch in heap.batches(None) {
+        kept.push(batch.map_err(|fault| SqlError::internal(fault.to_string()))?);
+    }
+    let difference = difference(&schema, &kept, &expected)?;
+    Ok(rows(columns, difference, RowsTag::Plain("VERIFY")))
+}
+
+/// What the view's query says in batch.
+pub(crate) async fn batch_answer(
+    session: &Session,
+    snapshot: &Arc<Snapshot>,
+    view: millpond_types::RelationId,
+) -> Result<Vec<RecordBatch>, SqlError> {
+    let relation =
+        snapshot.catalog.relation(view).ok_or_else(|| SqlError::internal(format!("view {view} is gone")))?;
+    let (query, lateness) = plan_query(&snapshot.catalog, relation)?;
+    let logical = without_late_rows(query.logical, lateness)?;
+    read::collect(&session.inner, snapshot, &logical, &[], None).await
+}
+
+/// Rows by how often they are in `kept` more than in `expected`; only those that are not equally often in both.
+fn difference(
+    schema: &arrow::datatypes::SchemaRef,
+    kept: &[RecordBatch],
+    expected: &[RecordBatch],
+) -> Result<RecordBatch, SqlError> {
+    let named = |batches: &[RecordBatch]| -> Result<RecordBatch, SqlError> {
+        let mut renamed = Vec::with_capacity(batches.len());
+        for batch in batches {
+            renamed.push(RecordBatch::try_new(Arc::clone(schema), batch.columns().to_vec()).map_err(internal)?);
+        }
+        concat_batches(schema, &renamed).map_err(internal)
+    };
+    let all = concat_batches(schema, [&named(kept)?, &named(expected)?]).map_err(internal)?;
+    let kept_rows: usize = kept.iter().map(RecordBatch::num_rows).sum();
+    let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
+    let converter = RowConverter::new(fields).map_err(internal)?;
+    let encoded = converter.convert_columns(all.columns()).map_err(internal)?;
+    let mut counts: HashMap<OwnedRow, (i64, u32)> = HashMap::new();
+    for (at, row) in encoded.iter().enumerate() {
+        let entry = counts.entry(row.owned()).or_insert((0, at as u32));
+        entry.0 += if at < kept_rows { 1 } else { -1 };
+    }
+    let mut wrong: Vec<(u32, i64)> = counts.into_values().filter(|(n, _)| *n != 0).map(|(n, at)| (at, n)).collect();
+    wrong.sort_unstable();
+    let rows = UInt32Array::from_iter_values(wrong.iter().map(|(at, _)| *at));
+    let picked = take_record_batch(&all, &rows).map_err(internal)?;
+    let mut fields = vec![SqlType::Int8.field("difference", false)];
+    fields.extend(schema.fields().iter().map(|f| f.as_ref().clone()));
+    let mut arrays: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(wrong.iter().map(|(_, n)| *n)))];
+    arrays.extend(picked.columns().iter().cloned());
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(internal)
+}

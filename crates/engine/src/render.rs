@@ -1,0 +1,154 @@
+//! The one place where a plan becomes operators.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, IntervalMonthDayNano};
+use millpond_dataflow::{
+    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec, InputId, MapSpec,
+    NodeId, OutputId, WindowKind, WindowSpec,
+};
+use millpond_functions::window::{Hop, Tumble};
+use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
+use millpond_plan::physical;
+use millpond_plan::window as planned;
+use millpond_types::{RelationId, SqlError};
+
+/// A plan as operators.
+pub(crate) struct Rendered {
+    pub inputs: Vec<RenderedInput>,
+    pub output: OutputId,
+}
+
+/// Where the changes of a relation enter.
+pub(crate) struct RenderedInput {
+    pub relation: RelationId,
+    pub columns: Vec<InputColumn>,
+    pub schema: arrow::datatypes::SchemaRef,
+    pub id: InputId,
+}
+
+/// # Errors
+/// 0A000 for types that an operator cannot hold; XX000 if the plan contradicts itself.
+pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlError> {
+    let mut inputs = Vec::new();
+    let mut nodes: Vec<NodeId> = Vec::with_capacity(plan.nodes.len());
+    for node in &plan.nodes {
+        let source = |n: usize| nodes[node.inputs[n]];
+        let source_node = |n: usize| &plan.nodes[node.inputs[n]];
+        nodes.push(match &node.operator {
+            Operator::Input(input) => {
+                let id = graph.add_input(Arc::clone(&node.schema));
+                inputs.push(RenderedInput {
+                    relation: input.relation,
+                    columns: input.columns.clone(),
+                    schema: Arc::clone(&node.schema),
+                    id,
+                });
+                id.into()
+            }
+            Operator::Map(map) => graph.add_map(source(0), map_spec(map, source_node(0), node)?)?,
+            Operator::Aggregate(aggregate) => {
+                let spec = aggregate_spec(aggregate, source_node(0), node);
+                graph.add_aggregate(source(0), spec)?
+            }
+            Operator::HopAggregate(hop) => graph.add_hop_aggregate(source(0), hop_spec(hop, source_node(0), node)?)?,
+            Operator::Window(window) => {
+                let kind = match window.window {
+                    planned::WindowKind::Tumble { size, offset } => WindowKind::Tumble(Tumble::new(size, Some(offset))?),
+                    planned::WindowKind::Hop { slide, size, offset } => WindowKind::Hop(Hop::new(slide, size, Some(offset))?),
+                };
+                graph.add_window(source(0), WindowSpec { time: window.time, kind })?
+            }
+            Operator::Union => {
+                let sources: Vec<NodeId> = node.inputs.iter().map(|n| nodes[*n]).collect();
+                graph.add_union(&sources)?
+            }
+        });
+    }
+    let root = *nodes.last().ok_or_else(|| SqlError::internal("a plan has no nodes"))?;
+    Ok(Rendered { inputs, output: graph.add_output(root)? })
+}
+
+fn map_spec(map: &incremental::Map, source: &Node, node: &Node) -> Result<MapSpec, SqlError> {
+    let filter = map.filter.as_ref().map(|filter| physical(filter, &source.schema)).transpose()?;
+    let mut projection = Vec::with_capacity(map.projection.len());
+    for (expr, field) in map.projection.iter().zip(node.schema.fields()) {
+        projection.push((physical(expr, &source.schema)?, Arc::clone(field)));
+    }
+    Ok(MapSpec { filter, projection })
+}
+
+fn aggregate_spec(aggregate: &incremental::Aggregate, source: &Node, node: &Node) -> AggregateSpec {
+    AggregateSpec {
+        keys: aggregate.group.clone(),
+        calls: calls(&aggregate.calls),
+        append_only: source.append_only,
+        close: aggregate.close.and_then(|close| {
+            Some(CloseSpec {
+                window_end: close.end?,
+                window_start: None,
+                watermark: close.watermark,
+                lateness_micros: close.lateness_us,
+                emit_on_close: close.emit_on_close,
+            })
+        }),
+        global: aggregate.global,
+        schema: Arc::clone(&node.schema),
+    }
+}
+
+fn hop_spec(hop: &incremental::HopAggregate, source: &Node, node: &Node) -> Result<HopSpec, SqlError> {
+    let planned::WindowKind::Hop { slide, size, offset } = hop.window else {
+        return Err(SqlError::internal("a hop aggregate over a window that is no hop"));
+    };
+    let keys = hop.group.iter().map(|column| match column {
+        HopColumn::Input(n) => GroupColumn::Input(*n),
+        HopColumn::WindowStart => GroupColumn::WindowStart,
+        HopColumn::WindowEnd => GroupColumn::WindowEnd,
+    });
+    Ok(HopSpec {
+        time: hop.time,
+        slide_micros: micros(slide)?,
+        size_micros: micros(size)?,
+        offset_micros: micros(offset)?,
+        keys: keys.collect(),
+        calls: calls(&hop.calls),
+        append_only: source.append_only,
+        close: hop.close.map(|close| HopClose {
+            watermark: close.watermark,
+            lateness_micros: close.lateness_us,
+            emit_on_close: close.emit_on_close,
+        }),
+        schema: Arc::clone(&node.schema),
+    })
+}
+
+fn calls(calls: &[incremental::AggregateCall]) -> Vec<AggregateCall> {
+    let function = |f| match f {
+        incremental::AggregateFunction::CountStar => AggregateFunction::CountStar,
+        incremental::AggregateFunction::Count => AggregateFunction::Count,
+        incremental::AggregateFunction::Sum => AggregateFunction::Sum,
+        incremental::AggregateFunction::Avg => AggregateFunction::Avg,
+        incremental::AggregateFunction::Min => AggregateFunction::Min,
+        incremental::AggregateFunction::Max => AggregateFunction::Max,
+    };
+    let call = |c: &incremental::AggregateCall| AggregateCall {
+        function: function(c.function),
+        argument: c.argument,
+        filter: c.filter,
+        result: result_type(c),
+    };
+    calls.iter().map(call).collect()
+}
+
+fn result_type(call: &incremental::AggregateCall) -> DataType {
+    call.result.arrow()
+}
+
+fn micros(interval: IntervalMonthDayNano) -> Result<i64, SqlError> {
+    if interval.months != 0 {
+        return Err(SqlError::unsupported("a hop of calendar months is not aggregated per slice")
+            .hint("Use TUMBLE for months and years."));
+    }
+    Ok(i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000)
+}

@@ -1,0 +1,249 @@
+//! System relations and functions for one statement: the front end's pg_catalog, and the schema `millpond`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{
+    ArrayRef, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{IntervalMonthDayNano, Schema};
+use datafusion::catalog::MemTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{ScalarUDF, TableSource};
+use millpond_plan::SystemTables;
+use millpond_sql::ast;
+use millpond_types::{RelationId, SqlType};
+
+use crate::inner::Inner;
+use crate::session::Session;
+use crate::snapshot::Snapshot;
+use crate::system::{SystemCatalog, SystemContext};
+
+pub(crate) struct SessionTables {
+    inner: Arc<Inner>,
+    snapshot: Arc<Snapshot>,
+    context: SystemContext,
+    descriptions: Vec<(String, String, String)>,
+    functions: OnceLock<BTreeMap<String, Arc<ScalarUDF>>>,
+    used: AtomicBool,
+}
+
+impl SessionTables {
+    pub fn new(session: &Session, snapshot: &Arc<Snapshot>) -> Self {
+        let all: Vec<_> =
+            session.settings.all().map(|(n, v, d)| (n.to_owned(), v.to_owned(), d.to_owned())).collect();
+        let settings = all.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect();
+        let rows = snapshot.contents.iter().map(|(id, c)| (id.0, c.heap.rows() as u64));
+        let sources = snapshot.source_rows.iter().map(|(id, rows)| (id.0, *rows));
+        let context = SystemContext {
+            catalog: Arc::clone(&snapshot.catalog),
+            user: session.info.user.clone(),
+            database: session.info.database.clone(),
+            backend_pid: session.info.pid,
+            search_path: session.settings.search_path(),
+            settings: Arc::new(settings),
+            connections: session.inner.connections.lock().values().cloned().collect(),
+            row_estimates: rows.chain(sources).collect(),
+        };
+        Self {
+            inner: Arc::clone(&session.inner),
+            snapshot: Arc::clone(snapshot),
+            context,
+            descriptions: all,
+            functions: OnceLock::new(),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the plan holds rows or functions of this one moment.
+    pub fn were_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The query, rewritten if it names system relations.
+    pub fn rewritten(&self, query: &ast::Query) -> ast::Query {
+        let mut statement = ast::Statement::Query(Box::new(query.clone()));
+        if self.inner.system.concerns(&statement) {
+            self.used.store(true, Ordering::Relaxed);
+            self.inner.system.rewrite(&mut statement, &self.context);
+        }
+        match statement {
+            ast::Statement::Query(query) => *query,
+            _ => query.clone(),
+        }
+    }
+
+    fn own(&self, name: &str) -> Option<RecordBatch> {
+        let snapshot = &self.snapshot;
+        let label = |id: RelationId| {
+            snapshot.catalog.relation(id).map_or_else(|| id.to_string(), |relation| relation.display_name())
+        };
+        let mut table = Table::default();
+        match name {
+            "views" => {
+                let views: Vec<_> = snapshot
+                    .catalog
+                    .relations()
+                    .filter_map(|r| Some((r, snapshot.contents.get(&r.id)?)))
+                    .filter(|(r, _)| matches!(r.kind, millpond_catalog::RelationKind::MaterializedView(_)))
+                    .collect();
+                table.text("schema", views.iter().map(|(r, _)| Some(r.schema.clone())));
+                table.text("name", views.iter().map(|(r, _)| Some(r.name.clone())));
+                table.text("state", views.iter().map(|(_, c)| Some(c.state.name().to_owned())));
+                table.text(
+                    "detail",
+                    views.iter().map(|(_, c)| match &c.state {
+                        crate::status::RelationState::Running => None,
+                        crate::status::RelationState::Building { rows_done } => Some(format!("{rows_done} rows done")),
+                        crate::status::RelationState::Failed(why) => Some(why.clone()),
+                    }),
+                );
+                table.bigint("rows", views.iter().map(|(_, c)| Some(c.heap.rows() as i64)));
+                table.bigint("state_bytes", views.iter().map(|(_, c)| Some(c.state_bytes as i64)));
+                table.bigint("late_rows", views.iter().map(|(r, _)| Some(snapshot.late.count(r.id) as i64)));
+                table.bigint("error_rows", views.iter().map(|(r, _)| Some(snapshot.errors.count(r.id) as i64)));
+                table.bigint("epoch", views.iter().map(|(_, c)| Some(c.epoch.0 as i64)));
+                table.double("busy_seconds", views.iter().map(|(_, c)| c.busy_seconds));
+            }
+            "sources" => {
+                let sources: Vec<_> = snapshot
+                    .catalog
+                    .relations()
+                    .filter(|r| matches!(r.kind, millpond_catalog::RelationKind::Source(_)))
+                    .collect();
+                let rows = |id| snapshot.source_rows.get(&id).map(|n| *n as i64);
+                table.text("schema", sources.iter().map(|r| Some(r.schema.clone())));
+                table.text("name", sources.iter().map(|r| Some(r.name.clone())));
+                table.bigint("rows", sources.iter().map(|r| rows(r.id)));
+                table.timestamp("watermark", sources.iter().map(|r| snapshot.watermarks.get(&r.id).map(|w| w.0)));
+                table.bigint("error_rows", sources.iter().map(|r| Some(snapshot.errors.count(r.id) as i64)));
+            }
+            "errors" => {
+                let rows: Vec<_> = snapshot.errors.rows().flat_map(repeated).collect();
+                table.text("relation", rows.iter().map(|(id, _)| Some(label(*id))));
+                table.text("operator", rows.iter().map(|(_, r)| Some(r.operator.clone())));
+                table.bigint("line", rows.iter().map(|(_, r)| r.line));
+                table.text("row", rows.iter().map(|(_, r)| Some(r.row.clone())));
+                table.text("sqlstate", rows.iter().map(|(_, r)| Some(r.sqlstate.clone())));
+                table.text("message", rows.iter().map(|(_, r)| Some(r.message.clone())));
+            }
+            "late_rows" => {
+                let rows: Vec<_> = snapshot.late.rows().flat_map(repeated).collect();
+                table.text("relation", rows.iter().map(|(id, _)| Some(label(*id))));
+                table.timestamp("window_end", rows.iter().map(|(_, r)| Some(r.window_end)));
+                table.timestamp("watermark", rows.iter().map(|(_, r)| Some(r.watermark)));
+                table.interval("late_by", rows.iter().map(|(_, r)| r.watermark.saturating_sub(r.window_end)));
+                table.text("row", rows.iter().map(|(_, r)| Some(r.row.clone())));
+            }
+            "checkpoints" => {
+                let last: Vec<_> = self.inner.driver.counters.checkpoint.lock().iter().cloned().collect();
+                table.bigint("number", last.iter().map(|c| Some(c.number as i64)));
+                table.bigint("epoch", last.iter().map(|c| Some(c.cut.0 as i64)));
+                table.bigint("bytes", last.iter().map(|c| Some(c.bytes as i64)));
+                table.double("seconds", last.iter().map(|c| c.seconds));
+                table.double("pause_seconds", last.iter().map(|c| c.pause_seconds));
+            }
+            "settings" => {
+                table.text("name", self.descriptions.iter().map(|(n, _, _)| Some(n.clone())));
+                table.text("setting", self.descriptions.iter().map(|(_, v, _)| Some(v.clone())));
+                table.text("description", self.descriptions.iter().map(|(_, _, d)| Some(d.clone())));
+            }
+            "connections" => {
+                let all = &self.context.connections;
+                table.int("pid", all.iter().map(|c| c.pid));
+                table.text("user", all.iter().map(|c| Some(c.user.clone())));
+                table.text("database", all.iter().map(|c| Some(c.database.clone())));
+                table.text("application_name", all.iter().map(|c| Some(c.application_name.clone())));
+                table.text("client_address", all.iter().map(|c| c.client_address.clone()));
+                table.text("state", all.iter().map(|c| Some(c.state.to_owned())));
+                table.text("query", all.iter().map(|c| Some(c.query.clone())));
+            }
+            _ => return None,
+        }
+        table.batch()
+    }
+}
+
+fn repeated<R: Clone>((id, row, weight): (RelationId, &R, i64)) -> impl Iterator<Item = (RelationId, R)> {
+    std::iter::repeat_n((id, row.clone()), usize::try_from(weight).unwrap_or(0))
+}
+
+impl SystemTables for SessionTables {
+    fn table(&self, schema: &str, name: &str) -> Option<Arc<dyn TableSource>> {
+        let provider = if schema == "millpond" {
+            let batch = self.own(name)?;
+            Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).ok()?)
+        } else {
+            let system: &dyn SystemCatalog = &*self.inner.system;
+            let provider = system.table(schema, name, &self.context)?;
+            self.used.store(true, Ordering::Relaxed);
+            return Some(provider_as_source(provider));
+        };
+        self.used.store(true, Ordering::Relaxed);
+        Some(provider_as_source(provider))
+    }
+
+    fn function(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let functions = self.functions.get_or_init(|| {
+            let all = self.inner.system.functions(&self.context);
+            let mut named = BTreeMap::new();
+            for function in all {
+                for alias in function.aliases() {
+                    named.insert(alias.to_lowercase(), Arc::clone(&function));
+                }
+                named.insert(function.name().to_lowercase(), function);
+            }
+            named
+        });
+        let function = functions.get(name).cloned();
+        if function.is_some() {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        function
+    }
+}
+
+/// Columns that become a batch.
+#[derive(Default)]
+struct Table {
+    fields: Vec<arrow::datatypes::Field>,
+    columns: Vec<ArrayRef>,
+}
+
+impl Table {
+    fn add(&mut self, name: &str, ty: &SqlType, column: ArrayRef) {
+        self.fields.push(ty.field(name, true));
+        self.columns.push(column);
+    }
+
+    fn text(&mut self, name: &str, values: impl Iterator<Item = Option<String>>) {
+        self.add(name, &SqlType::Text, Arc::new(values.collect::<StringArray>()));
+    }
+
+    fn bigint(&mut self, name: &str, values: impl Iterator<Item = Option<i64>>) {
+        self.add(name, &SqlType::Int8, Arc::new(values.collect::<Int64Array>()));
+    }
+
+    fn int(&mut self, name: &str, values: impl Iterator<Item = i32>) {
+        self.add(name, &SqlType::Int4, Arc::new(Int32Array::from_iter_values(values)));
+    }
+
+    fn double(&mut self, name: &str, values: impl Iterator<Item = f64>) {
+        self.add(name, &SqlType::Float8, Arc::new(Float64Array::from_iter_values(values)));
+    }
+
+    fn timestamp(&mut self, name: &str, values: impl Iterator<Item = Option<i64>>) {
+        self.add(name, &SqlType::Timestamp, Arc::new(values.collect::<TimestampMicrosecondArray>()));
+    }
+
+    fn interval(&mut self, name: &str, micros: impl Iterator<Item = i64>) {
+        let interval = |micros: i64| IntervalMonthDayNano::new(0, 0, micros.saturating_mul(1000));
+        self.add(name, &SqlType::Interval, Arc::new(IntervalMonthDayNanoArray::from_iter_values(micros.map(interval))));
+    }
+
+    fn batch(self) -> Option<RecordBatch> {
+        RecordBatch::try_new(Arc::new(Schema::new(self.fields)), self.columns).ok()
+    }
+}

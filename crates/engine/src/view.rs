@@ -1,0 +1,261 @@
+//! A materialized view while it lives: its graph, its contents, and how an epoch passes through.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millpond_catalog::{Catalog, Relation, RelationKind};
+use millpond_dataflow::{EpochInput, Graph, OutputId};
+use millpond_plan::incremental::{LowerOptions, Plan, lower};
+use millpond_plan::{PlanSettings, Planner, QueryPlan};
+use millpond_state::{Identity, Relation as Stored};
+use millpond_types::{Delta, EventTime, RelationId, SqlError};
+
+use crate::changes::{Changes, Piece, input_deltas, join};
+use crate::reject::{ErrorRow, LateRow, row_text};
+use crate::relation::identity;
+use crate::render::{RenderedInput, render};
+
+/// Rows applied to a heap between two rounds of its upkeep.
+const UPKEEP_ROWS: usize = 16_384;
+
+pub(crate) struct View {
+    pub relation: Arc<Relation>,
+    pub fingerprint: String,
+    pub graph: Graph,
+    pub inputs: Vec<RenderedInput>,
+    output: OutputId,
+    pub contents: Stored,
+    identity: Identity,
+    /// Leave out the n-th retraction: see `EngineConfig::skip_retraction`.
+    pub skip_retraction: Option<u64>,
+}
+
+/// What an epoch did to a view.
+#[derive(Default)]
+pub(crate) struct Stepped {
+    pub deltas: Vec<Delta>,
+    pub errors: Vec<(ErrorRow, i64)>,
+    pub late: Vec<(LateRow, i64)>,
+}
+
+/// The query of a view, planned as it was meant when the view was created.
+///
+/// # Errors
+/// Those of planning; the same query was planned at CREATE.
+pub(crate) fn plan_query(catalog: &Arc<Catalog>, relation: &Relation) -> Result<(QueryPlan, i64), SqlError> {
+    let RelationKind::MaterializedView(view) = &relation.kind else {
+        return Err(SqlError::internal(format!("{} is no materialized view", relation.name)));
+    };
+    let settings = PlanSettings {
+        search_path: view.frozen.search_path.clone(),
+        time_zone: view.frozen.time_zone.clone(),
+        // Views that ask for now() are refused.
+        now: EventTime(0),
+        database: "millpond".into(),
+        user: relation.owner.clone(),
+    };
+    let planner = Planner::new(Arc::clone(catalog), settings, None);
+    let query = millpond_sql::parse_query(&view.query)?;
+    Ok((planner.plan_view(&query, &[])?, view.allowed_lateness))
+}
+
+/// # Errors
+/// 0A000 for what cannot be kept up to date.
+pub(crate) fn plan_incremental(query: &QueryPlan, lateness: i64, emit: millpond_catalog::Emit) -> Result<Plan, SqlError> {
+    let emit_on_close = emit == millpond_catalog::Emit::OnWindowClose;
+    lower(&query.logical, LowerOptions { allowed_lateness_us: lateness, emit_on_close })
+}
+
+impl View {
+    /// A view that has seen nothing yet.
+    pub fn new(catalog: &Arc<Catalog>, relation: Arc<Relation>, graph: Graph) -> Result<Self, SqlError> {
+        let (query, lateness) = plan_query(catalog, &relation)?;
+        let RelationKind::MaterializedView(definition) = &relation.kind else {
+            return Err(SqlError::internal("not a materialized view"));
+        };
+        let plan = plan_incremental(&query, lateness, definition.emit)?;
+        let mut graph = graph;
+        let rendered = render(&plan, &mut graph)?;
+        let identity = if plan.root().append_only { Identity::AppendOnly } else { identity(&relation) };
+        let contents = Stored::new(&relation.name, relation.arrow_schema(), identity.clone());
+        Ok(Self {
+            relation,
+            fingerprint: plan.fingerprint(),
+            graph,
+            inputs: rendered.inputs,
+            output: rendered.output,
+            contents,
+            identity,
+            skip_retraction: None,
+        })
+    }
+
+    /// The contents as a checkpoint has them.
+    pub fn restore_rows(&mut self, runs: Vec<millpond_state::HeapRun>) -> Result<(), millpond_state::StateFault> {
+        let schema = Arc::clone(self.contents.schema());
+        self.contents = Stored::restore(&self.relation.name, schema, self.identity.clone(), runs)?;
+        Ok(())
+    }
+
+    pub fn id(&self) -> RelationId {
+        self.relation.id
+    }
+
+    /// The relations that it reads.
+    pub fn reads(&self) -> Vec<RelationId> {
+        let mut relations: Vec<RelationId> = self.inputs.iter().map(|input| input.relation).collect();
+        relations.sort();
+        relations.dedup();
+        relations
+    }
+
+    pub fn bytes(&self) -> usize {
+        let graph: u64 = self.graph.node_stats().iter().map(|node| node.memory_bytes).sum();
+        self.contents.bytes() + graph as usize
+    }
+
+    pub fn busy_seconds(&self) -> f64 {
+        self.graph.node_stats().iter().map(|node| node.busy_nanos).sum::<u64>() as f64 / 1e9
+    }
+
+    /// Passes the changes of an epoch through, at most `rows_max` rows at a time: no result depends on it.
+    ///
+    /// # Errors
+    /// A sentence about the fault; the view must be discarded.
+    pub fn step(&mut self, changes: &Changes, rows_max: usize) -> Result<Stepped, String> {
+        let mut deltas = Vec::new();
+        for input in &self.inputs {
+            let Some(pieces) = changes.relations.get(&input.relation) else { continue };
+            let pieces = input_deltas(pieces, &input.columns, &input.schema).map_err(|e| e.to_string())?;
+            deltas.extend(pieces.into_iter().map(|delta| (input.id, delta)));
+        }
+        let watermarks: Vec<_> = self
+            .inputs
+            .iter()
+            .filter_map(|input| changes.watermarks.get(&input.relation).map(|w| (input.id, *w)))
+            .collect();
+        let mut stepped = Stepped::default();
+        if deltas.is_empty() && watermarks.is_empty() {
+            return Ok(stepped);
+        }
+        let mut parts = split(deltas, rows_max).into_iter().peekable();
+        loop {
+            let part = parts.next().unwrap_or_default();
+            // Windows close when everything that the epoch brings is in.
+            let last = parts.peek().is_none();
+            let watermarks = if last { watermarks.clone() } else { Vec::new() };
+            let mut by_input: BTreeMap<_, Vec<Delta>> = BTreeMap::new();
+            for (input, delta) in part {
+                by_input.entry(input).or_default().push(delta);
+            }
+            self.step_once(EpochInput { deltas: by_input.into_iter().collect(), watermarks }, &mut stepped)?;
+            if last {
+                return Ok(stepped);
+            }
+        }
+    }
+
+    fn step_once(&mut self, input: EpochInput, stepped: &mut Stepped) -> Result<(), String> {
+        let mut output = self.graph.step(input).map_err(|fault| fault.to_string())?;
+        let mut deltas: Vec<Delta> = Vec::new();
+        for (id, batches) in output.outputs.drain(..) {
+            if id == self.output {
+                deltas.extend(batches.into_iter().filter(|d| !d.is_empty()));
+            }
+        }
+        for rejected in output.rejected {
+            let row = row_text(&rejected.row, 0).map_err(|e| e.to_string())?;
+            let error = ErrorRow {
+                operator: rejected.operator.to_owned(),
+                line: None,
+                row,
+                sqlstate: rejected.error.state().to_string(),
+                message: rejected.error.message().to_owned(),
+            };
+            stepped.errors.push((error, rejected.weight));
+        }
+        for late in output.late {
+            for row in 0..late.rows.rows() {
+                let text = row_text(&visible(&late.rows.batch), row).map_err(|e| e.to_string())?;
+                let entry = LateRow { window_end: late.window_ends[row], watermark: late.watermarks[row], row: text };
+                stepped.late.push((entry, late.rows.weight(row)));
+            }
+        }
+        if deltas.is_empty() {
+            return Ok(());
+        }
+        self.plant_bug(&mut deltas);
+        let schema = Arc::clone(self.contents.schema());
+        // A retraction and its insertion may come from different shards or branches: the heap takes the step as a whole.
+        let delta = join(&as_schema(&deltas, &schema).map_err(|e| e.to_string())?, &schema).map_err(|e| e.to_string())?;
+        self.contents.apply(&delta).map_err(|fault| fault.to_string())?;
+        self.contents.maintain(delta.rows().max(UPKEEP_ROWS)).map_err(|fault| fault.to_string())?;
+        stepped.deltas.push(delta);
+        Ok(())
+    }
+
+    fn plant_bug(&mut self, deltas: &mut [Delta]) {
+        let Some(left) = &mut self.skip_retraction else { return };
+        for delta in deltas {
+            let Some(row) = (0..delta.rows()).find(|row| delta.weight(*row) < 0) else { continue };
+            if *left > 0 {
+                *left -= 1;
+                continue;
+            }
+            let keep = (0..delta.rows()).map(|r| Some(r != row)).collect();
+            *delta = delta.filter(&keep).expect("a mask of the same length");
+            self.skip_retraction = None;
+            return;
+        }
+    }
+}
+
+/// Output columns under the view's own names and marks; types are equal.
+fn as_schema(deltas: &[Delta], schema: &arrow::datatypes::SchemaRef) -> Result<Vec<Delta>, SqlError> {
+    let rename = |delta: &Delta| {
+        let batch = arrow::array::RecordBatch::try_new(Arc::clone(schema), delta.batch.columns().to_vec());
+        batch.map(|batch| delta.with_batch(batch)).map_err(crate::target::internal)
+    };
+    deltas.iter().map(rename).collect()
+}
+
+/// Without the columns that the log adds.
+fn visible(batch: &arrow::array::RecordBatch) -> arrow::array::RecordBatch {
+    let schema = batch.schema();
+    let shown: Vec<usize> = (0..schema.fields().len())
+        .filter(|n| millpond_plan::Metadata::of(schema.field(*n).name()).is_none())
+        .collect();
+    batch.project(&shown).unwrap_or_else(|_| batch.clone())
+}
+
+/// Cuts deltas into parts of at most `rows_max` rows.
+fn split<I: Copy>(deltas: Vec<(I, Delta)>, rows_max: usize) -> Vec<Vec<(I, Delta)>> {
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
+    let mut room = rows_max;
+    for (input, delta) in deltas {
+        let mut at = 0;
+        while at < delta.rows() {
+            let length = room.min(delta.rows() - at);
+            part.push((input, delta.slice(at, length)));
+            at += length;
+            room -= length;
+            if room == 0 {
+                parts.push(std::mem::take(&mut part));
+                room = rows_max;
+            }
+        }
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
+/// The declared columns of a heap's rows, as changes of a relation.
+pub(crate) fn history_piece(batch: arrow::array::RecordBatch, declared: usize) -> Result<Piece, SqlError> {
+    let columns: Vec<usize> = (0..declared).collect();
+    let batch = batch.project(&columns).map_err(crate::target::internal)?;
+    Ok(Piece { delta: Delta::insert(batch), facts: None })
+}
+
