@@ -30,7 +30,7 @@ pub mod sink;
 pub mod source;
 
 pub use error::ConnectError;
-pub use sink::{Guarantee, ResolvedSink, Sink, SinkSpec, open_sink, validate_sink};
+pub use sink::{Guarantee, ResolvedSink, Sink, SinkSpec, open_sink, prepare_sink, validate_sink};
 pub use source::{
     DefaultWatermark, Encoding, RejectedRow, ResolvedSource, Source, SourceRows, SourceSpec, SourceStep,
     open_source, validate_source,

@@ -101,8 +101,19 @@ pub fn validate_sink(spec: &SinkSpec, env: &Env) -> Result<ResolvedSink, SqlErro
     }
 }
 
-/// Opens a sink. `known` is a commit that the target is known to have reached (0 if unknown): it shortens the search for
-/// the place to go on, and may be older than the truth.
+/// Makes sure, once, at CREATE SINK, that the target is free for a new sink.
+///
+/// # Errors
+/// 55006 if another sink has written there; 58030 where the target does not answer.
+pub async fn prepare_sink(spec: &SinkSpec, _env: &Env) -> Result<(), SqlError> {
+    match spec.connector.as_str() {
+        "file" => file::sink::prepare(spec).await,
+        _ => Ok(()),
+    }
+}
+
+/// Opens a sink. `known` is a commit for which [`Sink::commit`] has returned, such as the cut of the newest checkpoint; 0 if
+/// there is none. The target may have more.
 ///
 /// # Errors
 /// As [`validate_sink`]; 58030 where the target does not answer.

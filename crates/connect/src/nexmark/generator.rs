@@ -125,7 +125,7 @@ impl Generator {
             let base = row / group * group;
             let size = group.min(total - base);
             // 953 is prime: it visits every place unless the size is a multiple of it.
-            let stride = if size % 953 == 0 { 1 } else { 953 };
+            let stride = if size.is_multiple_of(953) { 1 } else { 953 };
             table.event(base + (row - base) * stride % size)
         })
     }
