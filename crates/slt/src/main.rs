@@ -1,1 +1,60 @@
-fn main() {}
+//! `cargo xtask slt`: runs files of `sql-tests/` and prints what differs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use millpond_slt::file::{Mode, binary, find, sql_tests};
+
+/// Runs sqllogictest files against a millpond of their own.
+#[derive(Parser)]
+struct Arguments {
+    /// Files or folders [default: sql-tests]
+    paths: Vec<PathBuf>,
+    /// Most rows in one step of the dataflow
+    #[arg(long)]
+    epoch_rows: Option<usize>,
+    /// Worker shards of the dataflow
+    #[arg(long)]
+    shards: Option<usize>,
+    /// Kill the server and start it again after each statement; files without "# runs: restart-each" are left out
+    #[arg(long)]
+    restart_each: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("millpond-slt: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<bool, String> {
+    let binary = binary()?;
+    let Arguments { mut paths, epoch_rows, shards, restart_each } = arguments;
+    if paths.is_empty() {
+        paths.push(sql_tests());
+    }
+    let mode = Mode { epoch_rows, shards, restart_each };
+    let (mut passed, mut failed) = (0, 0);
+    for path in paths {
+        for file in find(&path)?.iter().filter(|file| !restart_each || file.wants_restarts()) {
+            match file.run(&binary, &mode) {
+                Ok(()) => {
+                    passed += 1;
+                    println!("ok      {}", file.name);
+                }
+                Err(why) => {
+                    failed += 1;
+                    println!("FAILED  {}\n{why}\n", file.name);
+                }
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0 && passed > 0)
+}

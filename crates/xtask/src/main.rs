@@ -1,1 +1,102 @@
-fn main() {}
+//! Chores of the repository: `cargo xtask <chore>`.
+//!
+//! [`tidy`] reads files and knows rules; [`tools`] finds and installs what tests need; the rest runs cargo and the
+//! repository's own programs with the right profile. No dependencies, so that it starts at once everywhere.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "chores read files and start processes; nothing here is simulated"
+)]
+
+mod tidy;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const HELP: &str = "\
+cargo xtask <chore>
+
+  test [arguments]    install what tests need, then run every test (nextest where it is installed)
+  check               what CI runs: fmt, clippy, tidy, test
+  tidy                arrows between crates, versions in the lock file, length and wording of files
+  slt [path] [--epoch-rows N] [--shards N] [--restart-each]
+                      run sql-tests against the real binary
+  oracle --seeds N    random queries and changes: every view against the batch answer (release build)
+  bench [arguments]   benchmarks: a table and JSON (release build)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (chore, rest) = match arguments.split_first() {
+        Some((chore, rest)) => (chore.as_str(), rest),
+        None => ("help", &[] as &[String]),
+    };
+    let outcome = match chore {
+        "test" => test(rest),
+        "check" => check(),
+        "tidy" => tidy::tidy(&root()),
+        "slt" => slt(rest),
+        "oracle" | "bench" => release_program(chore, rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("there is no chore called {other}\n\n{HELP}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's folder.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("crates/xtask lies two folders down").to_owned()
+}
+
+/// Runs a program in the repository's folder; its output is the user's.
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let status = Command::new(program).args(arguments).current_dir(root()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{program} {}: {status}", arguments.join(" "))),
+        Err(error) => Err(format!("cannot run {program}: {error}")),
+    }
+}
+
+fn test(rest: &[String]) -> Result<(), String> {
+    tools::install_missing();
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    // Always the whole workspace: another selection would unify features differently and build everything again.
+    let runner: &[&str] = if tools::is_installed("cargo-nextest") {
+        &["nextest", "run", "--workspace"]
+    } else {
+        &["test", "--workspace"]
+    };
+    run("cargo", &[runner, &rest].concat())
+}
+
+fn check() -> Result<(), String> {
+    run("cargo", &["fmt", "--all", "--check"])?;
+    run("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    tidy::tidy(&root())?;
+    test(&[])
+}
+
+fn slt(rest: &[String]) -> Result<(), String> {
+    run("cargo", &["build", "--quiet", "--workspace", "--bin", "millpond", "--bin", "millpond-slt"])?;
+    let program = std::env::current_exe().map_err(|e| e.to_string())?.with_file_name("millpond-slt");
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    run(&program.to_string_lossy(), &rest)
+}
+
+fn release_program(chore: &str, rest: &[String]) -> Result<(), String> {
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let start = ["run", "--quiet", "--release", "--package", "millpond-bench", "--", chore];
+    run("cargo", &[&start[..], &rest].concat())
+}

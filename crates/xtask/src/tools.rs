@@ -1,0 +1,81 @@
+//! What tests need besides cargo: psql, PostgreSQL's server as an oracle, and a server that speaks S3.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A program, where else than on PATH it may lie, and how to get it.
+struct Tool {
+    program: &'static str,
+    /// Folders with a version in their name end in `*`.
+    elsewhere: &'static str,
+    install: Install,
+}
+
+enum Install {
+    Apt(&'static str),
+    Pip(&'static str),
+}
+
+const TOOLS: [Tool; 3] = [
+    Tool { program: "psql", elsewhere: "", install: Install::Apt("postgresql-client") },
+    Tool { program: "initdb", elsewhere: "/usr/lib/postgresql", install: Install::Apt("postgresql") },
+    Tool { program: "moto_server", elsewhere: "", install: Install::Pip("moto[server]") },
+];
+
+/// Installs what is missing where it can; where it cannot, the tests that need it say so.
+pub fn install_missing() {
+    for tool in TOOLS {
+        if is_installed(tool.program) || lies_under(tool.elsewhere, tool.program) {
+            continue;
+        }
+        let (name, done) = match tool.install {
+            Install::Apt(package) => (package, apt(package)),
+            Install::Pip(package) => (package, pip(package)),
+        };
+        if done {
+            eprintln!("installed {name}");
+        } else {
+            eprintln!(
+                "{} is missing and could not be installed ({name}): tests that need it will fail",
+                tool.program
+            );
+        }
+    }
+}
+
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// `/usr/lib/postgresql/15/bin/initdb`
+fn lies_under(folder: &str, program: &str) -> bool {
+    if folder.is_empty() {
+        return false;
+    }
+    let Ok(versions) = std::fs::read_dir(Path::new(folder)) else { return false };
+    versions.flatten().any(|version| version.path().join("bin").join(program).is_file())
+}
+
+fn apt(package: &str) -> bool {
+    let sudo: &[&str] = if is_installed("sudo") { &["sudo", "-n"] } else { &[] };
+    quietly(&[sudo, &["apt-get", "update"]].concat())
+        && quietly(&[sudo, &["apt-get", "install", "-y", "--no-install-recommends", package]].concat())
+}
+
+fn pip(package: &str) -> bool {
+    // Newer Debian guards the system's Python; a test machine's may be added to.
+    quietly(&["python3", "-m", "pip", "install", "--quiet", package])
+        || quietly(&["python3", "-m", "pip", "install", "--quiet", "--break-system-packages", package])
+}
+
+fn quietly(command: &[&str]) -> bool {
+    let Some((program, arguments)) = command.split_first() else { return false };
+    let status = Command::new(program)
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
+}
