@@ -7,7 +7,8 @@
 //! - damage in an older file, or before a later commit record or a seal, hits what was acknowledged: an error;
 //! - else the group was never acknowledged, or its fate is unknown to its writers: it is cut, and [`TornTail`] says so;
 //! - a last group that is whole may be so in the page cache only (its sync may have failed): it is written once more and
-//!   synced before anybody relies on it.
+//!   synced before anybody relies on it;
+//! - a newest file without a group is removed, and created anew.
 //!
 //! All of that can be repeated at any point: a crash here leaves the same groups.
 
@@ -99,18 +100,16 @@ impl Recovery<'_> {
             None => false,
         };
         let stillborn = if unborn { names.pop() } else { None };
-        for (number, first) in names.iter().enumerate() {
-            // A file is begun when the one before it is complete, even if that beginning failed.
-            let newest = number + 1 == names.len() && !unborn;
-            self.file(*first, newest, &mut restored)?;
-        }
         if let Some(first) = stillborn {
+            // Need not be durable: should it come back, it is removed again.
             let path = JournalFile::new(self.dir, first, 0).path;
             self.disk.remove(&path).map_err(|e| LogError::io("remove", &path, e))?;
-            self.reopen(&mut restored)?;
         }
-        // The name of the newest file may not have been synced, nor the removal.
-        self.disk.sync_dir(self.dir).map_err(|e| LogError::io("sync", self.dir, e))?;
+        for (number, first) in names.iter().enumerate() {
+            let newest = number + 1 == names.len();
+            // A file is begun when the one before it is complete, even if that beginning failed.
+            self.file(*first, newest, newest && !unborn, &mut restored)?;
+        }
         let (frames, rows, bytes) = restored.index.totals();
         let last_commit = restored.index.last();
         let (files, last_ingest_time) = (restored.index.files.len(), restored.ingest_time);
@@ -125,35 +124,21 @@ impl Recovery<'_> {
         Ok(names.iter().filter_map(|name| JournalFile::parse_name(name)).collect())
     }
 
-    /// Whether a file was being created when the process ended: no group can be in it yet.
+    /// Whether a file was being created when the process ended: it holds no group. Even if its header is whole, its name may
+    /// never become durable (the sync of its directory may have failed): it must be created anew.
     fn is_unborn(&self, first: Commit) -> Result<bool, LogError> {
         let journal = JournalFile::new(self.dir, first, 0);
-        let file = journal.open(self.disk)?;
-        let len = file.len().map_err(|e| LogError::io("read", &journal.path, e))?;
-        if len > FileHeader::BYTES as u64 {
-            return Ok(false);
-        }
-        let mut bytes = [0; FileHeader::BYTES];
-        let header = &mut bytes[..len as usize];
-        file.read_exact_at(header, 0).map_err(|e| LogError::io("read", &journal.path, e))?;
-        Ok(FileHeader::decode(&bytes).is_err())
+        let len = journal.open(self.disk)?.len().map_err(|e| LogError::io("read", &journal.path, e))?;
+        Ok(len <= FileHeader::BYTES as u64)
     }
 
-    /// The newest file that remains goes on.
-    fn reopen(&self, restored: &mut Restored) -> Result<(), LogError> {
-        if let Some(journal) = restored.index.files.last().cloned() {
-            let file = self
-                .disk
-                .open(&journal.path, Open::Write)
-                .map_err(|e| LogError::io("open", &journal.path, e))?;
-            let len = file.len().map_err(|e| LogError::io("read", &journal.path, e))?;
-            journal.set_written(len);
-            restored.newest = Some(Sink { journal, file });
-        }
-        Ok(())
-    }
-
-    fn file(&self, first: Commit, newest: bool, restored: &mut Restored) -> Result<(), LogError> {
+    fn file(
+        &self,
+        first: Commit,
+        newest: bool,
+        may_be_torn: bool,
+        restored: &mut Restored,
+    ) -> Result<(), LogError> {
         let journal = Arc::new(JournalFile::new(self.dir, first, 0));
         let path = &journal.path;
         let file = journal.open(self.disk)?;
@@ -179,9 +164,11 @@ impl Recovery<'_> {
         let mut scanner = Scanner::new(file, FileHeader::BYTES as u64, len, Some(restored.previous));
         let (last_group, damage) = self.groups(&journal, &mut scanner, restored)?;
         match damage {
-            Some(damage) if newest => self.cut(&journal, damage, scanner, last_group, restored),
+            Some(damage) if may_be_torn => self.cut(&journal, damage, scanner, last_group, restored),
             Some(damage) => Err(journal.corrupt(damage.offset, damage.what)),
-            None if newest => self.keep(&journal, len, last_group, restored),
+            None if newest => {
+                self.settle(&journal, self.writable(&journal)?, last_group.start..len, restored)
+            }
             None => {
                 journal.set_written(len);
                 Ok(())
@@ -189,7 +176,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// Takes in the groups of a file. Also returns where the last one lies, or the file header if there is none.
+    /// Takes in the groups of a file. Also returns where the last one lies.
     fn groups(
         &self,
         journal: &Arc<JournalFile>,
@@ -308,50 +295,31 @@ impl Recovery<'_> {
             Some(TornTail { file: journal.path.clone(), offset: end, bytes, reason: what });
         let file = self.writable(journal)?;
         file.set_len(end).map_err(|e| LogError::io("truncate", &journal.path, e))?;
-        self.settle(journal, file, end, last_group, restored)
-    }
-
-    /// Goes on with a file that ends well.
-    fn keep(
-        &self,
-        journal: &Arc<JournalFile>,
-        len: u64,
-        last_group: Range<u64>,
-        restored: &mut Restored,
-    ) -> Result<(), LogError> {
-        let file = self.writable(journal)?;
-        if restored.sealed {
-            // It was written after the last group was synced.
-            journal.set_written(len);
-            restored.newest = Some(Sink { journal: Arc::clone(journal), file });
-            return Ok(());
-        }
-        self.settle(journal, file, len, last_group, restored)
+        self.settle(journal, file, last_group.start..end, restored)
     }
 
     fn writable(&self, journal: &JournalFile) -> Result<Box<dyn DiskFile>, LogError> {
         self.disk.open(&journal.path, Open::Write).map_err(|e| LogError::io("open", &journal.path, e))
     }
 
-    /// Writes the last group again, so that the sync that follows covers it whatever an earlier one did.
+    /// Writes the end of the newest file again: the last group, and a seal after it. The sync that follows covers them
+    /// whatever an earlier one did.
     fn settle(
         &self,
         journal: &Arc<JournalFile>,
         file: Box<dyn DiskFile>,
-        len: u64,
-        last_group: Range<u64>,
+        Range { start: mut at, end }: Range<u64>,
         restored: &mut Restored,
     ) -> Result<(), LogError> {
-        let Range { start: mut at, end: to } = last_group;
-        let mut bytes = vec![0; COPY_BYTES.min((to - at) as usize)];
-        while at < to {
-            let n = bytes.len().min((to - at) as usize);
+        let mut bytes = vec![0; COPY_BYTES.min((end - at) as usize)];
+        while at < end {
+            let n = bytes.len().min((end - at) as usize);
             file.read_exact_at(&mut bytes[..n], at).map_err(|e| LogError::io("read", &journal.path, e))?;
             file.write_at(&bytes[..n], at).map_err(|e| LogError::io("write to", &journal.path, e))?;
             at += n as u64;
         }
         file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))?;
-        journal.set_written(len);
+        journal.set_written(end);
         restored.newest = Some(Sink { journal: Arc::clone(journal), file });
         Ok(())
     }
