@@ -9,6 +9,7 @@ use millpond_state::HeapSnapshot;
 use millpond_types::{Delta, EventTime, RelationId};
 
 use crate::changes::{Changes, Piece};
+use crate::driver::guarded;
 use crate::reject::{ErrorRow, LateRow};
 use crate::snapshot::FrameFacts;
 use crate::view::{Stepped, View, history_piece};
@@ -69,7 +70,7 @@ impl Job {
     pub fn run(mut self) -> Built {
         let id = self.view.id();
         let mut refused = Stepped::default();
-        match self.feed(&mut refused) {
+        match guarded(|| self.feed(&mut refused)) {
             Ok(()) => Built { id, view: Ok(self.view), errors: refused.errors, late: refused.late },
             Err(why) => Built { id, view: Err(why), errors: Vec::new(), late: Vec::new() },
         }

@@ -1,7 +1,6 @@
 //! Cursors of a session: DECLARE, FETCH, CLOSE.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -10,6 +9,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use millpond_functions::error::from_datafusion;
 use millpond_types::SqlError;
+use parking_lot::Mutex;
 
 use crate::outcome::Column;
 use crate::target::internal;
@@ -19,28 +19,25 @@ pub(crate) struct Cursor {
     pub columns: Vec<Column>,
     /// Lives on after its transaction.
     pub hold: bool,
-    stream: SendableRecordBatchStream,
+    /// In a mutex only because a session is shared by reference between threads, and a stream cannot be.
+    stream: Mutex<SendableRecordBatchStream>,
     buffered: VecDeque<RecordBatch>,
 }
 
 impl Cursor {
     pub fn new(columns: Vec<Column>, hold: bool, stream: SendableRecordBatchStream) -> Self {
-        Self { columns, hold, stream, buffered: VecDeque::new() }
-    }
-
-    pub fn schema(&self) -> SchemaRef {
-        self.stream.schema()
+        Self { columns, hold, stream: Mutex::new(stream), buffered: VecDeque::new() }
     }
 
     /// The next rows, at most `wanted`.
     pub async fn forward(&mut self, wanted: usize) -> Result<RecordBatch, SqlError> {
-        let schema = self.schema();
+        let schema: SchemaRef = self.stream.get_mut().schema();
         let mut taken: Vec<RecordBatch> = Vec::new();
         let mut rows = 0;
         while rows < wanted {
             let batch = match self.buffered.pop_front() {
                 Some(batch) => batch,
-                None => match self.stream.next().await {
+                None => match self.stream.get_mut().next().await {
                     Some(batch) => batch.map_err(from_datafusion)?,
                     None => break,
                 },
@@ -55,6 +52,6 @@ impl Cursor {
                 taken.push(batch);
             }
         }
-        concat_batches(&Arc::clone(&schema), &taken).map_err(internal)
+        concat_batches(&schema, &taken).map_err(internal)
     }
 }

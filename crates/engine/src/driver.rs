@@ -379,7 +379,7 @@ impl Driver {
                     if !reads.iter().any(|r| changes.relations.contains_key(r) || changes.watermarks.contains_key(r)) {
                         continue;
                     }
-                    match view.step(&changes, self.config.epoch_rows) {
+                    match guarded(|| view.step(&changes, self.config.epoch_rows)) {
                         Ok(stepped) => {
                             self.touched.insert(id);
                             self.took(id, stepped, &mut changes);
@@ -793,6 +793,14 @@ impl Driver {
     pub fn graph(&self) -> Graph {
         self.new_graph()
     }
+}
+
+/// Makes a panic of a view's operators a failure of that view alone.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(format!("an operator panicked: {}", what.unwrap_or("without a message")))
+    })
 }
 
 pub(crate) fn group_rows(group: &CommittedGroup) -> usize {

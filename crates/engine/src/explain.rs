@@ -49,7 +49,7 @@ pub(crate) async fn run(session: &mut Session, explain: &Explain) -> Result<Outc
             }
         }
     };
-    let lines: ArrayRef = Arc::new(StringArray::from_iter_values(text.lines()));
+    let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
     let column = Column { name: "QUERY PLAN".into(), ty: SqlType::Text, origin: None };
     let schema = Schema::new(vec![Field::new("QUERY PLAN", arrow::datatypes::DataType::Utf8, true)]);
     let batch = RecordBatch::try_new(Arc::new(schema), vec![lines]).map_err(internal)?;
