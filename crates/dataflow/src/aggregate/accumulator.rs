@@ -210,7 +210,7 @@ impl Accumulator {
             ($type:ty) => {{
                 let values = column.as_primitive::<$type>().values();
                 each(slots, ids, self.at, weights, |words: &mut [u64; 3], row, w| {
-                    let sum = join128(&words[..2]) + i128::from(values[row]) * i128::from(w);
+                    let sum = join128(&words[..2]).wrapping_add(i128::from(values[row]) * i128::from(w));
                     words[..2].copy_from_slice(&split128(sum));
                     add_count(&mut words[2], w);
                 });

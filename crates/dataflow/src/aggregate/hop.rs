@@ -27,6 +27,9 @@ use crate::fault::Cause;
 use crate::operator::{LateRows, Operator, Output, Piece, Progress, RejectedRow, Router};
 use crate::spec::{HopClose, HopSpec};
 
+/// The first timestamp that PostgreSQL knows, 4714-11-24 BC.
+const FIRST_TIME: i64 = -210_866_803_200_000_000;
+
 /// The arithmetic of slices and windows, in microseconds.
 #[derive(Clone, Copy, Debug)]
 struct Hops {
@@ -51,12 +54,13 @@ impl Hops {
         Ok(Self { slide, size, slice, offset: spec.offset_micros.rem_euclid(slide) })
     }
 
-    /// The start of the slice that `time` is in; `None` near the ends of the calendar, where windows would leave it.
+    /// The start of the slice that `time` is in; `None` where one of its windows would leave PostgreSQL's timestamps.
     fn slice_of(&self, time: i64) -> Option<i64> {
-        let start = time.checked_sub(self.offset)?.div_euclid(self.slice) * self.slice + self.offset;
-        start.checked_sub(self.size)?;
-        start.checked_add(self.size)?;
-        Some(start)
+        let start = time.checked_sub(self.offset)?.div_euclid(self.slice) * self.slice;
+        let start = start.checked_add(self.offset)?;
+        let first = start.checked_sub(self.size)?;
+        start.checked_add(self.size)?.checked_add(self.slide)?;
+        (first >= FIRST_TIME).then_some(start)
     }
 
     /// The end of the earliest window that contains a slice.
@@ -118,20 +122,33 @@ impl Router for HopRouter {
         let mut late = LateWindows::default();
         let (mut slices, mut firsts) = (Vec::with_capacity(time.len()), Vec::with_capacity(time.len()));
         let mut kept: Vec<u32> = Vec::with_capacity(time.len());
+        // Neighbours are mostly in one slice and of one frame.
+        let mut last: Option<(i64, Option<i64>, i64)> = None;
         for (row, time) in time.iter().enumerate() {
             let Some(time) = time else { continue };
+            let mark = marks.as_ref().and_then(|m| m.is_valid(row).then(|| m.value(row)));
+            if let Some((slice, of, first)) = last
+                && of == mark
+                && (time.wrapping_sub(slice) as u64) < self.hops.slice as u64
+            {
+                kept.push(row as u32);
+                slices.push(slice);
+                firsts.push(first);
+                continue;
+            }
             let Some(slice) = self.hops.slice_of(time) else {
                 let error = SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, "timestamp out of range");
                 let (row, weight) = (delta.batch.slice(row, 1), delta.weight(row));
                 out.rejected.push(RejectedRow { error, row, weight });
                 continue;
             };
-            let mark = marks.as_ref().and_then(|m| m.is_valid(row).then(|| m.value(row)));
+            let refused = late.rows.len();
             let first = self.first_open(slice, row, mark, &mut late);
             if first - self.hops.size <= slice {
                 kept.push(row as u32);
                 slices.push(slice);
                 firsts.push(first);
+                last = (late.rows.len() == refused).then_some((slice, mark, first));
             }
         }
         if !late.rows.is_empty() {

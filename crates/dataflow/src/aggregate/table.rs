@@ -343,7 +343,7 @@ impl Table {
                     return Err(Cause::NegativeWeight { weight: count });
                 }
                 // Only now: inside an epoch a count may pass 0 while retractions wait for their insertions.
-                if accumulator.kind == Kind::SumFloat && count == (words[3] + words[4] + words[5]) as i64 {
+                if accumulator.kind == Kind::SumFloat && finite_values(words) == 0 {
                     words[..2].fill(0);
                 }
                 with_multisets!(beside,
@@ -521,6 +521,11 @@ impl Table {
         }
         bytes
     }
+}
+
+/// How many of the values in a [`Kind::SumFloat`] are neither NaN nor infinite.
+fn finite_values(words: &[u64]) -> u64 {
+    words[3..6].iter().fold(words[2], |finite, special| finite.wrapping_sub(*special))
 }
 
 /// Rows to publish: keys and accumulators, each row after row.

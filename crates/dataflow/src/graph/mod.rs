@@ -4,8 +4,6 @@ mod build;
 mod checkpoint;
 mod node;
 mod step;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::Int64Array;
 use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use millpond_types::{Delta, EventTime};
 use rayon::prelude::*;
@@ -96,12 +97,9 @@ impl Graph {
     ) -> Result<(), Fault> {
         let node = self.nodes.get_mut(&id).filter(|node| matches!(node.kind, Kind::Input));
         let Some(node) = node else { return Err(Cause::NoSuchNode.at(id, "input")) };
-        let types = |s: &arrow::datatypes::Schema| {
-            s.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>()
-        };
-        let (expected, found) = (types(&node.schema), types(delta.batch.schema_ref()));
-        if expected != found {
-            let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
+        if !types(&node.schema).eq(types(delta.batch.schema_ref())) {
+            let names = |schema: &Schema| format!("{:?}", types(schema).collect::<Vec<_>>());
+            let (expected, found) = (names(&node.schema), names(delta.batch.schema_ref()));
             return Err(Cause::Schema { expected, found }.at(id, "input"));
         }
         node.rows_in += delta.rows() as u64;
@@ -139,8 +137,7 @@ impl Graph {
         let parallel = shards > 1 && delta.rows() >= PARALLEL_ROWS;
         let node = self.nodes.get_mut(&id).expect("users are nodes of the same graph");
         let name = node.name();
-        let is_input_counted = !matches!(node.kind, Kind::Input);
-        node.rows_in += if is_input_counted { delta.rows() as u64 } else { 0 };
+        node.rows_in += delta.rows() as u64;
         let before = clock.as_ref().map(|clock| clock());
         let result = match &mut node.kind {
             Kind::Input => Err(Cause::NoSuchNode),
@@ -267,6 +264,10 @@ impl Graph {
         node.watermark = mark;
         Ok(closes)
     }
+}
+
+fn types(schema: &Schema) -> impl Iterator<Item = &DataType> {
+    schema.fields().iter().map(|field| field.data_type())
 }
 
 /// Cuts a large delta: no piece larger than [`PIECE_ROWS`], and at least one for each worker.

@@ -66,18 +66,27 @@ impl Linear for Windows {
         // The row of each window; without gaps and repetitions it is not needed.
         let mut origin: Vec<u32> = Vec::new();
         let mut gaps = expands || nulls.is_some();
+        // Windows lie side by side and neighbours are mostly in the same one, so most divisions can be saved.
+        let mut last: Option<(i64, i64)> = None;
         for (row, &time) in column.values().iter().enumerate() {
             if nulls.is_some_and(|n| n.is_null(row)) {
                 continue;
             }
             let before = starts.len();
-            let windows = match &self.spec.kind {
-                WindowKind::Tumble(tumble) => tumble.start(time).and_then(|start| {
-                    ends.push(tumble.end(start)?);
+            let windows = match (&self.spec.kind, last) {
+                (WindowKind::Tumble(_), Some((start, end))) if (start..end).contains(&time) => {
                     starts.push(start);
+                    ends.push(end);
+                    Ok(())
+                }
+                (WindowKind::Tumble(tumble), _) => tumble.start(time).and_then(|start| {
+                    let end = tumble.end(start)?;
+                    last = Some((start, end));
+                    starts.push(start);
+                    ends.push(end);
                     Ok(())
                 }),
-                WindowKind::Hop(hop) => hop.starts(time, &mut starts).and_then(|()| {
+                (WindowKind::Hop(hop), _) => hop.starts(time, &mut starts).and_then(|()| {
                     starts[before..].iter().try_for_each(|start| Ok(ends.push(hop.end(*start)?)))
                 }),
             };

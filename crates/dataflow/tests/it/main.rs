@@ -1,0 +1,7 @@
+//! Operators against a naive evaluator, and worked traces.
+
+mod harness;
+mod map;
+mod model;
+mod random;
+mod traces;
