@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -107,7 +107,13 @@ impl AnalyzerRule for NarrowLiterals {
             let preserver = NamePreserver::new(&plan);
             let plan = plan.map_expressions(|expr| {
                 let saved = preserver.save(&expr);
-                let narrowed = expr.transform_up(|e| Ok(Transformed::yes(postgres_literal(e))))?;
+                // Operands of arithmetic have their types already.
+                let narrowed = expr.transform_down(|e| match &e {
+                    Expr::ScalarFunction(call) if call.name().starts_with("checked_") => {
+                        Ok(Transformed::new(e, false, TreeNodeRecursion::Jump))
+                    }
+                    _ => Ok(Transformed::yes(postgres_literal(e))),
+                })?;
                 Ok(narrowed.update_data(|e| saved.restore(e)))
             })?;
             plan.map_data(|plan| plan.recompute_schema())
