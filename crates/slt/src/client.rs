@@ -36,26 +36,37 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
+/// Whom a client speaks to.
+#[derive(Clone)]
+pub enum Target {
+    /// A server of ours; killed and started again after each statement if so wanted.
+    Own { server: SharedServer, restart_each: bool },
+    /// Somebody else's, by a connection string: PostgreSQL itself, to compare with.
+    Other(String),
+}
+
 /// One connection; it is made again when the server was started again.
 pub struct Client {
-    server: SharedServer,
-    restart_each: bool,
+    target: Target,
     connection: Option<(u64, tokio_postgres::Client)>,
     in_transaction: bool,
 }
 
 impl Client {
-    pub fn new(server: SharedServer, restart_each: bool) -> Self {
-        Self { server, restart_each, connection: None, in_transaction: false }
+    pub fn new(target: Target) -> Self {
+        Self { target, connection: None, in_transaction: false }
     }
 
     async fn connected(&mut self) -> Result<&tokio_postgres::Client, Failure> {
-        let (generation, port) = {
-            let server = lock(&self.server);
-            (server.generation(), server.port())
+        let (generation, config) = match &self.target {
+            Target::Other(config) => (0, config.clone()),
+            Target::Own { server, .. } => {
+                let server = lock(server);
+                let config = format!("host=127.0.0.1 port={} user=millpond dbname=millpond", server.port());
+                (server.generation(), config)
+            }
         };
         if self.connection.as_ref().is_none_or(|(made, client)| *made != generation || client.is_closed()) {
-            let config = format!("host=127.0.0.1 port={port} user=millpond dbname=millpond");
             let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
             tokio::spawn(connection); // ends with the client, or with the server
             self.connection = Some((generation, client));
@@ -72,11 +83,13 @@ impl Client {
             "COMMIT" | "END" | "ROLLBACK" | "ABORT" => self.in_transaction = false,
             _ => {}
         }
-        if !self.restart_each || self.in_transaction {
-            return Ok(());
+        match &self.target {
+            Target::Own { server, restart_each: true } if !self.in_transaction => {
+                self.connection = None;
+                lock(server).restart().map_err(Failure::Other)
+            }
+            _ => Ok(()),
         }
-        self.connection = None;
-        lock(&self.server).restart().map_err(Failure::Other)
     }
 }
 

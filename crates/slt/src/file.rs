@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use sqllogictest::Runner;
+use sqllogictest::{AsyncDB, Runner};
 
-use crate::client::Client;
+use crate::client::{Client, Target};
 use crate::server::Server;
 
 /// How a file is run. The answers may not depend on it.
@@ -42,26 +42,47 @@ impl File {
     /// The first record that answers differently, with its place and the end of the server's log.
     pub fn run(&self, binary: &Path, mode: &Mode) -> Result<(), String> {
         let server = Arc::new(Mutex::new(Server::start(binary, mode)?));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|e| format!("no runtime: {e}"))?;
-        let shared = Arc::clone(&server);
-        let restart_each = mode.restart_each;
-        let outcome = runtime.block_on(async {
-            let mut runner = Runner::new(move || {
-                let client = Client::new(Arc::clone(&shared), restart_each);
-                async move { Ok(client) }
-            });
-            runner.add_label("millpond");
-            let outcome = runner.run_file_async(&self.path).await;
-            runner.shutdown_async().await;
-            outcome
-        });
-        outcome.map_err(|error| {
+        let target = Target::Own { server: Arc::clone(&server), restart_each: mode.restart_each };
+        self.run_on(target, "millpond").map_err(|why| {
             let log = server.lock().map(|server| server.log_tail()).unwrap_or_default();
-            let log = if log.is_empty() { log } else { format!("\nthe server's log ends with:\n{log}") };
-            format!("{}{log}", error.display(false))
+            if log.is_empty() { why } else { format!("{why}\nthe server's log ends with:\n{log}") }
         })
     }
+
+    /// Runs the file in a new database of a PostgreSQL server, without the records that say `skipif real_postgresql`: are
+    /// the expected values PostgreSQL's own?
+    ///
+    /// # Errors
+    /// As [`File::run`].
+    pub fn run_on_postgresql(&self, config: &str) -> Result<(), String> {
+        let database = format!("slt_{}", self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        let create = format!("DROP DATABASE IF EXISTS {database}; CREATE DATABASE {database}");
+        for statement in create.split("; ") {
+            block_on(async {
+                Client::new(Target::Other(config.to_owned())).run(statement).await.map(|_| ())
+            })?
+            .map_err(|e| e.to_string())?;
+        }
+        self.run_on(Target::Other(format!("{config} dbname={database}")), "real_postgresql")
+    }
+
+    fn run_on(&self, target: Target, label: &str) -> Result<(), String> {
+        block_on(async {
+            let mut runner = Runner::new(move || {
+                let client = Client::new(target.clone());
+                async move { Ok(client) }
+            });
+            runner.add_label(label);
+            let outcome = runner.run_file_async(&self.path).await;
+            runner.shutdown_async().await;
+            outcome.map_err(|error| error.display(false).to_string())
+        })?
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    Ok(runtime.map_err(|e| format!("no runtime: {e}"))?.block_on(work))
 }
 
 /// The `.slt` files under a path, or the one that it names, by name.

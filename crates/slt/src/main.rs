@@ -20,6 +20,10 @@ struct Arguments {
     /// Kill the server and start it again after each statement; files without "# runs: restart-each" are left out
     #[arg(long)]
     restart_each: bool,
+    /// Run on a PostgreSQL server instead, to see that the expected values are PostgreSQL's own: a connection string such as
+    /// "host=127.0.0.1 port=5432 user=postgres"
+    #[arg(long)]
+    postgresql: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -34,8 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<bool, String> {
-    let binary = binary()?;
-    let Arguments { mut paths, epoch_rows, shards, restart_each } = arguments;
+    let Arguments { mut paths, epoch_rows, shards, restart_each, postgresql } = arguments;
     if paths.is_empty() {
         paths.push(sql_tests());
     }
@@ -43,7 +46,11 @@ fn run(arguments: Arguments) -> Result<bool, String> {
     let (mut passed, mut failed) = (0, 0);
     for path in paths {
         for file in find(&path)?.iter().filter(|file| !restart_each || file.wants_restarts()) {
-            match file.run(&binary, &mode) {
+            let outcome = match &postgresql {
+                Some(config) => file.run_on_postgresql(config),
+                None => file.run(&binary()?, &mode),
+            };
+            match outcome {
                 Ok(()) => {
                     passed += 1;
                     println!("ok      {}", file.name);

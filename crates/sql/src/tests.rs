@@ -193,7 +193,7 @@ fn tables() {
         "column \"b\" named in key does not exist",
         37,
     );
-    let two = "multiple primary keys for a table are not allowed";
+    let two = "multiple primary keys for table \"t\" are not allowed";
     check_error("CREATE TABLE t (a int PRIMARY KEY, PRIMARY KEY (a))", "42P16", two, 36);
     let twice = "column \"a\" appears twice in primary key constraint";
     check_error("CREATE TABLE t (a int, PRIMARY KEY (a, a))", "42701", twice, 40);

@@ -5,6 +5,7 @@ use sqlparser::ast;
 use sqlparser::tokenizer::Token;
 
 use super::Reader;
+use crate::name::RelationName;
 use crate::statement::{
     ColumnDef, ColumnName, Constraint, ConstraintKind, Expression, Identity, WatermarkDef,
 };
@@ -20,7 +21,7 @@ pub(super) struct Elements {
 
 impl Reader<'_> {
     /// `(column type …, CONSTRAINT …, WATERMARK FOR c AS e, …)`; may be empty.
-    pub(super) fn elements(&mut self) -> Result<Elements, SqlError> {
+    pub(super) fn elements(&mut self, relation: &RelationName) -> Result<Elements, SqlError> {
         let mut elements = Elements::default();
         self.expect_sign(&Token::LParen)?;
         if self.accept_sign(&Token::RParen) {
@@ -28,7 +29,7 @@ impl Reader<'_> {
         }
         self.separated(|reader| reader.element(&mut elements))?;
         self.expect_sign(&Token::RParen)?;
-        check(&mut elements)?;
+        check(relation, &mut elements)?;
         Ok(elements)
     }
 
@@ -305,7 +306,7 @@ fn conflicting(column: &ColumnDef, what: &str) -> SqlError {
 }
 
 /// Names within the list: each column once, one primary key, constraints on columns that are there.
-fn check(elements: &mut Elements) -> Result<(), SqlError> {
+fn check(relation: &RelationName, elements: &mut Elements) -> Result<(), SqlError> {
     for (at, column) in elements.columns.iter().enumerate() {
         if elements.columns[..at].iter().any(|earlier| earlier.name == column.name) {
             let message = format!("column \"{}\" specified more than once", column.name);
@@ -323,7 +324,7 @@ fn check(elements: &mut Elements) -> Result<(), SqlError> {
             ConstraintKind::Check(_) => continue,
         };
         if keys > 1 {
-            let message = "multiple primary keys for a table are not allowed";
+            let message = format!("multiple primary keys for table \"{}\" are not allowed", relation.name);
             return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, message).at(constraint.position));
         }
         for (at, column) in columns.iter().enumerate() {

@@ -113,7 +113,8 @@ impl Reader<'_> {
         self.expect("SOURCE")?;
         let if_not_exists = self.if_not_exists();
         let name = self.relation_name()?;
-        let elements = if self.peeks_sign(&Token::LParen) { self.elements()? } else { Elements::default() };
+        let elements =
+            if self.peeks_sign(&Token::LParen) { self.elements(&name)? } else { Elements::default() };
         let (mut options, mut include, mut format) = (Options::default(), Vec::new(), None);
         // In any order: other databases do not agree on one.
         loop {
@@ -187,7 +188,7 @@ impl Reader<'_> {
         if self.is_list_of_names() {
             table.query_columns = self.column_list()?;
         } else if self.peeks_sign(&Token::LParen) {
-            let Elements { columns, constraints, watermark } = self.elements()?;
+            let Elements { columns, constraints, watermark } = self.elements(&table.name)?;
             (table.columns, table.constraints, table.watermark) = (columns, constraints, watermark);
         }
         let has_list = !table.query_columns.is_empty() || !table.columns.is_empty();
