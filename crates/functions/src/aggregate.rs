@@ -55,8 +55,7 @@ fn no_aggregate(name: &str, ty: &SqlType) -> SqlError {
 /// # Errors
 /// 22003 beyond bigint.
 pub fn sum_to_bigint(sum: i128) -> Result<i64, SqlError> {
-    i64::try_from(sum)
-        .map_err(|_| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))
+    i64::try_from(sum).map_err(|_| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))
 }
 
 /// The result of sum over bigint and over numeric(p <= 38, s): the sum itself, if it has at most 38 digits.
@@ -142,9 +141,6 @@ mod tests {
         assert_eq!(avg(30, 20), SqlType::Numeric(38, 20));
         assert_eq!(avg(40, 2), SqlType::Numeric(76, 16));
         assert_eq!(sum_type(&SqlType::Int4), Ok(SqlType::Int8));
-        assert_eq!(
-            sum_type(&SqlType::Text).unwrap_err().message(),
-            "function sum(text) does not exist"
-        );
+        assert_eq!(sum_type(&SqlType::Text).unwrap_err().message(), "function sum(text) does not exist");
     }
 }

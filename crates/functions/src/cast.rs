@@ -51,11 +51,6 @@ pub(crate) fn is_text(ty: &SqlType) -> bool {
     matches!(ty, Text | Varchar(_) | Char(_) | Name | InternalChar | Unknown)
 }
 
-/// Whether the cast may refuse a value that it gets.
-pub(crate) fn may_fail(from: &SqlType, to: &SqlType) -> bool {
-    !(is_text(to) || from == to)
-}
-
 pub(crate) fn no_cast(from: &SqlType, to: &SqlType) -> SqlError {
     let message = format!("cannot cast type {} to {}", type_name(from), type_name(to));
     SqlError::new(SqlState::CANNOT_COERCE, message)
@@ -96,7 +91,8 @@ pub fn cast_array(
             Arc::new(ints)
         }
         (Int4, Boolean) => {
-            let truths: BooleanArray = array.as_primitive::<Int32Type>().iter().map(|v| v.map(|v| v != 0)).collect();
+            let truths: BooleanArray =
+                array.as_primitive::<Int32Type>().iter().map(|v| v.map(|v| v != 0)).collect();
             Arc::new(truths)
         }
         (Array(a), Array(b)) => {
@@ -135,9 +131,8 @@ fn temporal(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayRef, 
                 let micros = i64::from(days).checked_mul(DAY).filter(|t| in_range(*t));
                 (micros.unwrap_or(0), micros.is_none())
             };
-            let out_of_range = |_| {
-                SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, "date out of range for timestamp")
-            };
+            let out_of_range =
+                |_| SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, "date out of range for timestamp");
             Arc::new(unary::<Date32Type, Micros>(array, f, out_of_range)?.with_timezone_opt(zone_of(to)))
         }
         (Timestamp | Timestamptz, Date) => {
@@ -152,11 +147,12 @@ fn temporal(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayRef, 
             Arc::new(array.as_primitive::<Micros>().clone().with_timezone_opt(zone_of(to)))
         }
         (Time, _) => {
-            let span = |t: i64| (IntervalMonthDayNano::new(0, 0, t * 1000), false);
+            let span = |t: i64| (IntervalMonthDayNano::new(0, 0, t.wrapping_mul(1000)), false);
             Arc::new(unary::<Time64MicrosecondType, IntervalMonthDayNanoType>(array, span, never)?)
         }
         _ => {
-            let time = |span: IntervalMonthDayNano| (Parts::from(span).micros.rem_euclid(calendar::DAY), false);
+            let time =
+                |span: IntervalMonthDayNano| (Parts::from(span).micros.rem_euclid(calendar::DAY), false);
             Arc::new(unary::<IntervalMonthDayNanoType, Time64MicrosecondType>(array, time, never)?)
         }
     })
@@ -220,7 +216,6 @@ impl ScalarUDFImpl for CastTo {
         columnar(cast, constant)
     }
 }
-
 
 #[cfg(test)]
 #[path = "cast/tests.rs"]

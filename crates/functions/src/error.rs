@@ -113,10 +113,12 @@ fn schema(error: &SchemaError) -> SqlError {
         )
         .hint("Qualify the column with its table."),
         SchemaError::FieldNotFound { field, valid_fields } => undefined_column(field, valid_fields),
-        SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-            SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column name \"{name}\" appears more than once"))
-                .hint("Give one of them another name with AS.")
-        }
+        SchemaError::DuplicateQualifiedField { name, .. }
+        | SchemaError::DuplicateUnqualifiedField { name } => SqlError::new(
+            SqlState::DUPLICATE_COLUMN,
+            format!("column name \"{name}\" appears more than once"),
+        )
+        .hint("Give one of them another name with AS."),
     }
 }
 
@@ -220,8 +222,9 @@ pub fn no_function(name: &str, arguments: &[DataType]) -> SqlError {
 }
 
 pub(crate) fn no_function_named(name: &str, types: &str) -> SqlError {
-    SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}({types}) does not exist"))
-        .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
+    SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}({types}) does not exist")).hint(
+        "No function matches the given name and argument types. You might need to add explicit type casts.",
+    )
 }
 
 #[cfg(test)]
@@ -239,7 +242,8 @@ mod tests {
 
     #[test]
     fn nothing_internal_is_shown() {
-        let error = from_datafusion(DataFusionError::Internal("at src/secret.rs: index out of bounds".into()));
+        let error =
+            from_datafusion(DataFusionError::Internal("at src/secret.rs: index out of bounds".into()));
         assert_eq!(error.state(), SqlState::INTERNAL_ERROR);
         assert!(!error.message().contains("secret"));
     }

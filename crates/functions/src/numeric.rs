@@ -95,6 +95,16 @@ pub(crate) fn shape_of(ty: &DataType) -> Option<Shape> {
     }
 }
 
+/// A numeric type without negative scale, which only DataFusion's literals (`1e10`) have.
+pub(crate) fn plain(ty: SqlType) -> SqlType {
+    match ty {
+        SqlType::Numeric(p, s) if s < 0 => {
+            SqlType::Numeric((i16::from(p) - i16::from(s)).min(i16::from(PRECISION_MAX)) as u8, 0)
+        }
+        other => other,
+    }
+}
+
 /// The result shape of `op`.
 pub(crate) fn result_shape(op: Operation, a: Shape, b: Shape) -> Shape {
     match op {
@@ -117,7 +127,8 @@ pub(crate) fn arithmetic(
     right: &Side,
     result: Shape,
 ) -> Result<ArrayRef, SqlError> {
-    let shape = |side: &Side| shape_of(side.data_type()).ok_or_else(|| SqlError::internal("a numeric operand"));
+    let shape =
+        |side: &Side| shape_of(side.data_type()).ok_or_else(|| SqlError::internal("a numeric operand"));
     let (a, b) = (shape(left)?, shape(right)?);
     let widest = match op {
         Operation::Divide => i16::from(a.0) + i16::from(result.1) + i16::from(b.1) - i16::from(a.1),
@@ -143,19 +154,34 @@ fn narrow(
     type D = Decimal128Type;
     let zero = crate::operator::division_by_zero;
     let array = match op {
-        Operation::Add => {
-            binary::<D, D, D>(left, right, |x, y| (x.wrapping_mul(up_a).wrapping_add(y.wrapping_mul(up_b)), false), |_, _| overflow())
+        Operation::Add => binary::<D, D, D>(
+            left,
+            right,
+            |x, y| (x.wrapping_mul(up_a).wrapping_add(y.wrapping_mul(up_b)), false),
+            |_, _| overflow(),
+        ),
+        Operation::Subtract => binary::<D, D, D>(
+            left,
+            right,
+            |x, y| (x.wrapping_mul(up_a).wrapping_sub(y.wrapping_mul(up_b)), false),
+            |_, _| overflow(),
+        ),
+        Operation::Multiply => {
+            binary::<D, D, D>(left, right, |x, y| (x.wrapping_mul(y), false), |_, _| overflow())
         }
-        Operation::Subtract => {
-            binary::<D, D, D>(left, right, |x, y| (x.wrapping_mul(up_a).wrapping_sub(y.wrapping_mul(up_b)), false), |_, _| overflow())
-        }
-        Operation::Multiply => binary::<D, D, D>(left, right, |x, y| (x.wrapping_mul(y), false), |_, _| overflow()),
         Operation::Divide => {
             let up = power(result.1 + b.1 - a.1);
-            binary::<D, D, D>(left, right, |x, y| (divide_rounded(x.wrapping_mul(up), y), y == 0), |_, _| zero())
+            binary::<D, D, D>(
+                left,
+                right,
+                |x, y| (divide_rounded(x.wrapping_mul(up), y), y == 0),
+                |_, _| zero(),
+            )
         }
         Operation::Modulo => {
-            let remainder = |x: i128, y: i128| (x.wrapping_mul(up_a).checked_rem(y.wrapping_mul(up_b)).unwrap_or(0), y == 0);
+            let remainder = |x: i128, y: i128| {
+                (x.wrapping_mul(up_a).checked_rem(y.wrapping_mul(up_b)).unwrap_or(0), y == 0)
+            };
             binary::<D, D, D>(left, right, remainder, |_, _| zero())
         }
     }?;
@@ -207,8 +233,10 @@ fn wide(
         Some(v) => (v, !fits(v)),
         None => (i256::ZERO, true),
     };
-    let (up_a, up_b) = (power_of_ten((result.1 - a.1).max(0) as u8), power_of_ten((result.1 - b.1).max(0) as u8));
-    let diagnose = |_, y| if op.divides() && y == i256::ZERO { crate::operator::division_by_zero() } else { overflow() };
+    let (up_a, up_b) =
+        (power_of_ten((result.1 - a.1).max(0) as u8), power_of_ten((result.1 - b.1).max(0) as u8));
+    let diagnose =
+        |_, y| if op.divides() && y == i256::ZERO { crate::operator::division_by_zero() } else { overflow() };
     type D = Decimal256Type;
     let array = match op {
         Operation::Add => binary::<D, D, D>(
@@ -234,8 +262,11 @@ fn wide(
             binary::<D, D, D>(left, right, |x, y| check(product(x, y)), diagnose)
         }
         Operation::Divide => {
-            let up = power_of_ten((i16::from(result.1) + i16::from(b.1) - i16::from(a.1)) as u8);
-            let quotient = |x: i256, y: i256| divide_rounded_256(x.checked_mul(up)?, y);
+            // Beyond 76 digits no dividend but 0 has room.
+            let exponent = i16::from(result.1) + i16::from(b.1) - i16::from(a.1);
+            let up = (exponent <= 76).then(|| power_of_ten(exponent as u8));
+            let scaled = |x: i256| if x == i256::ZERO { Some(x) } else { x.checked_mul(up?) };
+            let quotient = |x: i256, y: i256| divide_rounded_256(scaled(x)?, y);
             binary::<D, D, D>(left, right, |x, y| check(quotient(x, y)), diagnose)
         }
         Operation::Modulo => {
@@ -289,8 +320,8 @@ mod tests {
     fn literal_quotients_have_postgresql_scale() {
         let value = |v: i128, scale| (i256::from_i128(v), scale);
         for (a, b, expected) in [
-            (value(10, 1), value(3, 0), 20),   // 1.0 / 3
-            (value(100, 1), value(4, 0), 16),  // 10.0 / 4
+            (value(10, 1), value(3, 0), 20),        // 1.0 / 3
+            (value(100, 1), value(4, 0), 16),       // 10.0 / 4
             (value(1_000_000, 1), value(3, 0), 12), // 100000.0 / 3
             (value(1, 0), value(30000000, 0), 24),
             (value(0, 0), value(3, 0), 20),

@@ -144,7 +144,8 @@ pub(crate) fn is_division(function: &ScalarUDF) -> bool {
 
 impl ScalarUDFImpl for Arithmetic {
     fn name(&self) -> &str {
-        ["checked_add", "checked_subtract", "checked_multiply", "checked_divide", "checked_modulo"][self.op.index()]
+        ["checked_add", "checked_subtract", "checked_multiply", "checked_divide", "checked_modulo"]
+            [self.op.index()]
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
@@ -161,7 +162,9 @@ impl ScalarUDFImpl for Arithmetic {
             [left, right] => result_type(self.op, left, right),
             _ => None,
         };
-        found.ok_or_else(|| into_datafusion(SqlError::internal(format!("{} got operands of {types:?}", self.name()))))
+        found.ok_or_else(|| {
+            into_datafusion(SqlError::internal(format!("{} got operands of {types:?}", self.name())))
+        })
     }
 
     fn is_strict(&self) -> bool {

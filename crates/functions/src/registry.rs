@@ -38,15 +38,6 @@ const NOT_POSTGRESQL: [&str; 24] = [
     "version",
 ];
 
-/// Names that PostgreSQL has for the same aggregate.
-const AGGREGATE_ALIASES: [(&str, &str); 5] = [
-    ("every", "bool_and"),
-    ("variance", "var_samp"),
-    ("var_samp", "var"),
-    ("stddev_samp", "stddev"),
-    ("covar", "covar_samp"),
-];
-
 /// Scalar, aggregate and window functions by lower-case name, aliases included.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -79,13 +70,12 @@ impl Registry {
             registry.add_aggregate(Arc::new(AggregateUDF::new_from_impl(ours)));
         }
         registry.aggregate.remove("mean");
-        for (alias, name) in AGGREGATE_ALIASES {
-            if let Some(function) = registry.aggregate(name) {
-                registry.aggregate.insert(alias.to_owned(), function);
-            }
+        if let Some(function) = registry.aggregate("bool_and") {
+            registry.add_aggregate(Arc::new(function.as_ref().clone().with_aliases(["every"])));
         }
         for function in SessionStateDefaults::default_window_functions() {
-            for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {
+            for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str))
+            {
                 registry.window.insert(name.to_owned(), Arc::clone(&function));
             }
         }

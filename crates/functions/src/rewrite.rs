@@ -15,7 +15,7 @@ use datafusion::logical_expr::expr::{BinaryExpr, Case, FieldMetadata, ScalarFunc
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 use millpond_types::SqlType;
 
@@ -34,15 +34,23 @@ pub fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
             Ok(guard(*left, op, *right))
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match Operation::of(op) {
-            Some(operation) => resolve::arithmetic(operation, *left, *right, schema).map(|resolved| match resolved {
-                Ok(call) => Transformed::yes(call),
-                Err((left, right)) => {
-                    Transformed::no(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
-                }
-            }),
+            Some(operation) => {
+                resolve::arithmetic(operation, *left, *right, schema).map(|resolved| match resolved {
+                    Ok(call) => Transformed::yes(call),
+                    Err((left, right)) => Transformed::no(Expr::BinaryExpr(BinaryExpr::new(
+                        Box::new(left),
+                        op,
+                        Box::new(right),
+                    ))),
+                })
+            }
             None => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
         },
         Expr::Negative(operand) => negative(*operand, schema),
+        Expr::Literal(value, metadata) => Ok(match without_negative_scale(&value) {
+            Some(value) => Transformed::yes(Expr::Literal(value, metadata)),
+            None => Transformed::no(Expr::Literal(value, metadata)),
+        }),
         expr @ Expr::Cast(_) => {
             let expr = at_time_zone(expr);
             let Expr::Cast(cast) = expr else { return time_zone_call(expr, schema).map(Transformed::yes) };
@@ -56,7 +64,9 @@ pub fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
 /// The call that [`at_time_zone`] made comes after type coercion: its argument is brought to a type here.
 fn time_zone_call(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let Expr::ScalarFunction(ScalarFunction { func, mut args }) = expr else { return Ok(expr) };
-    let time = args.pop().ok_or_else(|| into_datafusion(millpond_types::SqlError::internal("timezone lacks a time")))?;
+    let time = args
+        .pop()
+        .ok_or_else(|| into_datafusion(millpond_types::SqlError::internal("timezone lacks a time")))?;
     let to = match time.get_type(schema)? {
         DataType::Timestamp(_, None) => SqlType::Timestamp,
         _ => SqlType::Timestamptz,
@@ -172,12 +182,26 @@ fn is_exact(from: &DataType, to: &DataType) -> bool {
 }
 
 /// A literal in another type.
-fn fold(value: &ScalarValue, metadata: Option<&FieldMetadata>, to: &SqlType, context: CastContext) -> Result<Expr> {
+fn fold(
+    value: &ScalarValue,
+    metadata: Option<&FieldMetadata>,
+    to: &SqlType,
+    context: CastContext,
+) -> Result<Expr> {
+    let plain = without_negative_scale(value);
+    let value = plain.as_ref().unwrap_or(value);
     let mut field = arrow::datatypes::Field::new("literal", value.data_type(), true);
     if let Some(metadata) = metadata {
         field = metadata.add_to_field(field);
     }
     let from = SqlType::of(&field).map_err(into_datafusion)?;
+    // DataFusion types integer literals as bigint, which has no cast to boolean; PostgreSQL's integer has.
+    let (from, value) = match (value, to) {
+        (ScalarValue::Int64(Some(v)), SqlType::Boolean) => {
+            (SqlType::Int4, &ScalarValue::Int32(Some((*v != 0).into())))
+        }
+        _ => (from, value),
+    };
     let array = match value {
         ScalarValue::Null => arrow::array::new_null_array(&to.arrow(), 1),
         value => cast_array(&value.to_array()?, &from, to, context).map_err(into_datafusion)?,
@@ -212,7 +236,21 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let name = names.save(&expr);
         Ok(rewrite_expr(expr, &schema)?.update_data(|expr| name.restore(expr)))
     })?
-    .map_data(LogicalPlan::recompute_schema)
+    .map_data(retyped)
+}
+
+/// The node with the schema of its rewritten expressions. That of VALUES stays fixed in DataFusion, so it is built anew
+/// where a literal changed its type.
+fn retyped(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Values(values) = &plan else { return plan.recompute_schema() };
+    let changed = values.values.iter().any(|row| {
+        let fits = |(expr, field): (&Expr, &arrow::datatypes::FieldRef)| match expr {
+            Expr::Literal(value, _) => value.is_null() || value.data_type() == *field.data_type(),
+            _ => true,
+        };
+        !row.iter().zip(values.schema.fields()).all(fits)
+    });
+    if changed { LogicalPlanBuilder::values(values.values.clone())?.build() } else { Ok(plan) }
 }
 
 /// Resolves binary operators as PostgreSQL does, while SQL is planned.
@@ -272,6 +310,62 @@ pub fn postgres_literal(expr: Expr) -> Expr {
         Expr::Literal(ScalarValue::UInt64(Some(v)), None) => {
             Expr::Literal(ScalarValue::Decimal128(Some(i128::from(*v)), 20, 0), None)
         }
+        Expr::Literal(value, None) => match without_negative_scale(value) {
+            Some(value) => Expr::Literal(value, None),
+            None => expr,
+        },
         _ => expr,
+    }
+}
+
+/// Brings the results of every CASE in `expr` to the type that PostgreSQL gives it, for use before type coercion: DataFusion
+/// makes numeric of `CASE WHEN a THEN double ELSE 0.5 END`. What shares no type is left for coercion to judge.
+///
+/// # Errors
+/// A literal that the type refuses.
+pub fn common_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| match expr {
+        Expr::Case(case) => unify(case, schema),
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+fn unify(case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let results = || case.when_then_expr.iter().map(|(_, then)| then).chain(case.else_expr.as_ref());
+    let ty = |expr: &Expr| match expr {
+        Expr::Literal(ScalarValue::Null | ScalarValue::Utf8(_), None) => Some(SqlType::Unknown),
+        expr => expr.to_field(schema).ok().and_then(|(_, field)| SqlType::of(&field).ok()),
+    };
+    let types: Option<Vec<SqlType>> = results().map(|e| ty(&postgres_literal(e.as_ref().clone()))).collect();
+    let shared = types.as_deref().and_then(crate::scalar::common::common_type);
+    let shared = match (shared, types) {
+        (Some(shared), Some(types)) if types.iter().any(|ty| *ty != shared) && shared != SqlType::Unknown => {
+            shared
+        }
+        _ => return Ok(Transformed::no(Expr::Case(case))),
+    };
+    let one = |expr: Box<Expr>| cast_expr(postgres_literal(*expr), &shared, schema).map(Box::new);
+    let whens = case.when_then_expr.into_iter().map(|(when, then)| Ok((when, one(then)?)));
+    let whens = whens.collect::<Result<Vec<_>>>()?;
+    let otherwise = case.else_expr.map(one).transpose()?;
+    Ok(Transformed::yes(Expr::Case(Case::new(case.expr, whens, otherwise))))
+}
+
+/// DataFusion reads `1e10` as one digit at scale -10; PostgreSQL's numerics have no negative scale.
+fn without_negative_scale(value: &ScalarValue) -> Option<ScalarValue> {
+    use arrow::datatypes::i256;
+    let (digits, precision, scale) = match value {
+        ScalarValue::Decimal128(Some(v), p, s) => (i256::from_i128(*v), *p, *s),
+        ScalarValue::Decimal256(Some(v), p, s) => (*v, *p, *s),
+        _ => return None,
+    };
+    let precision = u8::try_from(i16::from(precision) - i16::from(scale)).ok()?;
+    if scale >= 0 || precision > crate::numeric::PRECISION_MAX {
+        return None;
+    }
+    let whole = digits.checked_mul(crate::text::number::power_of_ten(scale.unsigned_abs()))?;
+    match whole.to_i128() {
+        Some(small) if precision <= 38 => Some(ScalarValue::Decimal128(Some(small), precision, 0)),
+        _ => Some(ScalarValue::Decimal256(Some(whole), precision, 0)),
     }
 }

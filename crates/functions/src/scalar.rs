@@ -4,6 +4,7 @@
 //! over whole columns.
 
 pub(crate) mod clock;
+pub(crate) mod common;
 pub(crate) mod datetime;
 pub(crate) mod field;
 pub(crate) mod math;
@@ -108,7 +109,7 @@ impl Hash for Function {
 fn sql_types(types: &[DataType]) -> DataFusionResult<Vec<SqlType>> {
     let one = |ty: &DataType| match ty {
         DataType::Null => Ok(SqlType::Unknown),
-        ty => SqlType::of_arrow(ty).map_err(into_datafusion),
+        ty => SqlType::of_arrow(ty).map(crate::numeric::plain).map_err(into_datafusion),
     };
     types.iter().map(one).collect()
 }
@@ -224,7 +225,8 @@ pub(crate) fn exactly(
     wanted: &'static [SqlType],
 ) -> impl Fn(&[SqlType]) -> Option<Vec<SqlType>> + Send + Sync + 'static {
     move |types| {
-        let fits = types.len() == wanted.len() && types.iter().zip(wanted).all(|(ty, want)| assignable(ty, want));
+        let fits =
+            types.len() == wanted.len() && types.iter().zip(wanted).all(|(ty, want)| assignable(ty, want));
         fits.then(|| wanted.to_vec())
     }
 }
@@ -247,8 +249,10 @@ pub(crate) fn assignable(from: &SqlType, to: &SqlType) -> bool {
 /// All functions of ours, one by one.
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
     let mut all: Vec<Arc<ScalarUDF>> = Vec::new();
-    let families = [math::functions(), datetime::functions(), text::functions(), crate::window::function::functions()];
+    let families =
+        [math::functions(), datetime::functions(), text::functions(), crate::window::function::functions()];
     all.extend(families.into_iter().flatten().map(Function::udf));
     all.extend(clock::functions());
+    all.extend(common::functions());
     all
 }

@@ -96,7 +96,7 @@ impl Tumble {
     pub fn start(&self, time: i64) -> Result<i64, SqlError> {
         let shifted = time.checked_sub(self.offset).ok_or_else(timestamp_range)?;
         let start = match self.size {
-            Span::Fixed(size) => shifted - shifted.rem_euclid(size).min(shifted.wrapping_sub(i64::MIN)),
+            Span::Fixed(size) => shifted.checked_sub(shifted.rem_euclid(size)).ok_or_else(timestamp_range)?,
             Span::Months(size) => {
                 let Civil { year, month, .. } = civil_from_days(calendar::split(shifted).0);
                 let months = (year - 1970) * 12 + i64::from(month) - 1;
@@ -279,8 +279,10 @@ mod tests {
 
     #[test]
     fn hops_cover_a_time_size_by_slide_times() {
-        let interval = |text| parse_interval(text).unwrap();
-        let hop = |slide, size, offset: Option<&str>| Hop::new(interval(slide), interval(size), offset.map(interval));
+        let interval = |text: &str| parse_interval(text).unwrap();
+        let hop = |slide: &str, size: &str, offset: Option<&str>| {
+            Hop::new(interval(slide), interval(size), offset.map(|o| parse_interval(o).unwrap()))
+        };
         let starts = |hop: Hop, at: &str| {
             let mut out = Vec::new();
             hop.starts(time(at), &mut out).unwrap();
@@ -294,7 +296,10 @@ mod tests {
         assert_eq!(starts(by_five, "2024-01-01 00:00:00"), expected);
         let uneven = hop("4 minutes", "10 minutes", None).unwrap();
         assert_eq!(uneven.slices_per_window(), None);
-        assert_eq!(starts(uneven, "1970-01-01 00:09:00"), ["1970-01-01 00:00:00", "1970-01-01 00:04:00", "1970-01-01 00:08:00"]);
+        assert_eq!(
+            starts(uneven, "1970-01-01 00:09:00"),
+            ["1970-01-01 00:00:00", "1970-01-01 00:04:00", "1970-01-01 00:08:00"]
+        );
         assert_eq!(starts(uneven, "1970-01-01 00:11:00"), ["1970-01-01 00:04:00", "1970-01-01 00:08:00"]);
         let months = hop("1 month", "2 months", None).unwrap();
         assert_eq!(starts(months, "2024-03-15"), ["2024-02-01 00:00:00", "2024-03-01 00:00:00"]);

@@ -19,7 +19,9 @@ use datafusion::logical_expr::{
 };
 use millpond_types::{SqlError, SqlType};
 
-use super::{avg_from_sum_count, avg_from_sum_count_wide, avg_type, overflow, sum_to_bigint, sum_to_numeric, sum_type};
+use super::{
+    avg_from_sum_count, avg_from_sum_count_wide, avg_type, overflow, sum_to_bigint, sum_to_numeric, sum_type,
+};
 use crate::error::into_datafusion;
 use crate::operator::temporal::scale_interval;
 
@@ -43,7 +45,7 @@ impl Exact {
     }
 
     fn shape(&self, input: &DataType) -> Result<Shape> {
-        let input = SqlType::of_arrow(input).map_err(into_datafusion)?;
+        let input = crate::numeric::plain(SqlType::of_arrow(input).map_err(into_datafusion)?);
         let result = self.result(&input).map_err(into_datafusion)?;
         Ok(Shape { average: self.average, input, result })
     }
@@ -107,7 +109,7 @@ impl AggregateUDFImpl for Exact {
             return Err(into_datafusion(crate::error::no_function(self.name(), types)));
         };
         // A bare NULL is text to PostgreSQL, and text has no sum.
-        let input = SqlType::of_arrow(input).map_err(into_datafusion)?;
+        let input = crate::numeric::plain(SqlType::of_arrow(input).map_err(into_datafusion)?);
         self.result(&input).map_err(into_datafusion)?;
         Ok(vec![input.arrow()])
     }
@@ -120,7 +122,11 @@ impl AggregateUDFImpl for Exact {
         let input = args.input_fields[0].data_type();
         if args.is_distinct {
             let values = Field::new_list_field(input.clone(), true);
-            return Ok(vec![Arc::new(Field::new_list(format_state_name(args.name, "distinct"), values, false))]);
+            return Ok(vec![Arc::new(Field::new_list(
+                format_state_name(args.name, "distinct"),
+                values,
+                false,
+            ))]);
         }
         Ok(vec![
             Arc::new(Field::new(format_state_name(args.name, "sum"), self.shape(input)?.state(), false)),
@@ -209,7 +215,8 @@ fn each<S: Copy, O: ArrowPrimitiveType>(
     counts: &[i64],
     finish: impl Fn(S, i64) -> Result<O::Native, SqlError>,
 ) -> Result<PrimitiveArray<O>, SqlError> {
-    let one = |(sum, count): (&S, &i64)| if *count == 0 { Ok(O::Native::default()) } else { finish(*sum, *count) };
+    let one =
+        |(sum, count): (&S, &i64)| if *count == 0 { Ok(O::Native::default()) } else { finish(*sum, *count) };
     let values = sums.iter().zip(counts).map(one).collect::<Result<Vec<_>, SqlError>>()?;
     Ok(PrimitiveArray::new(values.into(), valid(counts)))
 }
@@ -266,7 +273,11 @@ impl Sum for Float64Type {
         if shape.result == SqlType::Float4 {
             return Ok(Arc::new(each::<_, Float32Type>(sums, counts, |sum, _| {
                 let narrow = sum as f32;
-                if narrow.is_infinite() && sum.is_finite() { Err(crate::operator::overflow()) } else { Ok(narrow) }
+                if narrow.is_infinite() && sum.is_finite() {
+                    Err(crate::operator::overflow())
+                } else {
+                    Ok(narrow)
+                }
             })?));
         }
         Ok(Arc::new(each::<_, Self>(sums, counts, |sum, count| Ok(value(sum, count)))?))
@@ -322,7 +333,9 @@ impl<I: Summed<S>, S: Sum> Groups<I, S> {
             failed |= bad;
         };
         match (filter, values.null_count()) {
-            (None, 0) => groups.iter().zip(values.values().iter()).for_each(|(group, value)| step(*group, *value)),
+            (None, 0) => {
+                groups.iter().zip(values.values().iter()).for_each(|(group, value)| step(*group, *value))
+            }
             _ => {
                 for (row, group) in groups.iter().enumerate() {
                     let kept = filter.is_none_or(|f| f.is_valid(row) && f.value(row));
@@ -399,12 +412,18 @@ impl<I: Summed<S>, S: Sum> GroupsAccumulator for Groups<I, S> {
     }
 }
 
+/// Addition or subtraction.
+type Step<S> = fn(
+    <S as ArrowPrimitiveType>::Native,
+    <S as ArrowPrimitiveType>::Native,
+) -> (<S as ArrowPrimitiveType>::Native, bool);
+
 /// One group, for aggregates without GROUP BY and for window frames.
 #[derive(Debug)]
 struct Single<I: Summed<S>, S: Sum>(Groups<I, S>);
 
 impl<I: Summed<S>, S: Sum> Single<I, S> {
-    fn fold(&mut self, values: &ArrayRef, step: fn(S::Native, S::Native) -> (S::Native, bool), sign: i64) -> Result<()> {
+    fn fold(&mut self, values: &ArrayRef, step: Step<S>, sign: i64) -> Result<()> {
         self.0.resize(1);
         let values = values.as_primitive::<I>();
         let (mut sum, mut failed) = (self.0.sums[0], false);

@@ -20,13 +20,18 @@ pub(super) fn cast(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<Arr
         (Int2, _) => from_integer::<Int16Type>(array, from, to),
         (Int4, _) => from_integer::<Int32Type>(array, from, to),
         (Int8 | Oid, _) => from_integer::<Int64Type>(array, from, to),
-        (Float4, Float8) => Ok(Arc::new(unary::<Float32Type, Float64Type>(array, |v| (v.into(), false), never)?)),
+        (Float4, Float8) => {
+            Ok(Arc::new(unary::<Float32Type, Float64Type>(array, |v| (v.into(), false), never)?))
+        }
         (Float4, _) => {
             // PostgreSQL goes through six digits (FLT_DIG) to numeric.
             if let Numeric(p, s) = to {
                 return float_to_numeric::<Float32Type>(array, (*p, *s), |v| format!("{v:.5e}"));
             }
-            from_float(&(Arc::new(unary::<Float32Type, Float64Type>(array, |v| (v.into(), false), never)?) as _), to)
+            from_float(
+                &(Arc::new(unary::<Float32Type, Float64Type>(array, |v| (v.into(), false), never)?) as _),
+                to,
+            )
         }
         (Float8, Numeric(p, s)) => float_to_numeric::<Float64Type>(array, (*p, *s), |v| format!("{v:.14e}")),
         (Float8, _) => from_float(array, to),
@@ -108,8 +113,9 @@ fn from_float(array: &ArrayRef, to: &SqlType) -> Result<ArrayRef, SqlError> {
                 let narrow = v as f32;
                 (narrow, (narrow.is_infinite() && v.is_finite()) || (narrow == 0.0 && v != 0.0))
             };
-            let diagnose =
-                |v: f64| if v.abs() > 1.0 { crate::operator::overflow() } else { crate::operator::underflow() };
+            let diagnose = |v: f64| {
+                if v.abs() > 1.0 { crate::operator::overflow() } else { crate::operator::underflow() }
+            };
             Arc::new(unary::<Float64Type, Float32Type>(array, f, diagnose)?)
         }
         _ => return Err(no_cast(&SqlType::Float8, to)),
@@ -129,8 +135,11 @@ where
     let convert = |v: T::Native| {
         let wide: f64 = v.into();
         if wide.is_infinite() {
-            return Err(SqlError::new(millpond_types::SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow")
-                .detail(format!("A field with precision {p}, scale {s} cannot hold an infinite value.")));
+            return Err(SqlError::new(
+                millpond_types::SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+                "numeric field overflow",
+            )
+            .detail(format!("A field with precision {p}, scale {s} cannot hold an infinite value.")));
         }
         parse_decimal256(&print(v), p, s)
     };

@@ -58,7 +58,8 @@ pub(super) fn plan(text: &str) -> SqlError {
             None => error,
         };
     }
-    if let Some(call) = between(text, "No function matches the given name and argument types '", "'. You might")
+    if let Some(call) =
+        between(text, "No function matches the given name and argument types '", "'. You might")
         && let Some((name, types)) = call.split_once('(')
     {
         let types = types.strip_suffix(')').unwrap_or(types);
@@ -82,11 +83,15 @@ pub(super) fn plan(text: &str) -> SqlError {
         );
     }
     let (state, message) = match text {
-        t if t.contains("must appear in the GROUP BY clause") || t.contains("could not be resolved from available") => {
-            let column = between(text, "Column in ", " must").or_else(|| between(text, "Expression ", " could not"));
+        t if t.contains("must appear in the GROUP BY clause")
+            || t.contains("could not be resolved from available") =>
+        {
+            let column =
+                between(text, "Column in ", " must").or_else(|| between(text, "Expression ", " could not"));
             let column = column.unwrap_or("a column").trim_matches('"').replace("SELECT ", "");
-            let message =
-                format!("column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function");
+            let message = format!(
+                "column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"
+            );
             (SqlState::GROUPING_ERROR, message)
         }
         t if t.contains("Aggregate function calls cannot be nested") => {
@@ -106,7 +111,8 @@ pub(super) fn plan(text: &str) -> SqlError {
             (SqlState::DUPLICATE_COLUMN, "two columns of a query have the same name".to_owned())
         }
         t if t.contains("Unsupported CAST from") => {
-            let types: Vec<String> = after(t, "Unsupported CAST from ").unwrap_or("").split(" to ").map(shown_type).collect();
+            let types: Vec<String> =
+                after(t, "Unsupported CAST from ").unwrap_or("").split(" to ").map(shown_type).collect();
             (SqlState::CANNOT_COERCE, format!("cannot cast type {}", types.join(" to ")))
         }
         t if t.contains("Cannot create filter with non-boolean predicate") => {
@@ -195,7 +201,10 @@ mod tests {
                 "Cannot infer common argument type for comparison operation Utf8 > Int64",
                 "42883 operator does not exist: text > bigint",
             ),
-            ("UNION queries have different number of columns", "42601 each UNION query must have the same number of columns"),
+            (
+                "UNION queries have different number of columns",
+                "42601 each UNION query must have the same number of columns",
+            ),
         ] {
             let error = plan(text);
             assert_eq!(format!("{} {}", error.state(), error.message()), expected);

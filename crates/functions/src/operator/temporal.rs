@@ -27,11 +27,17 @@ pub(super) fn arithmetic(op: Operation, left: &Side, right: &Side) -> Result<Arr
         (Int32, Date32) => return arithmetic(op, right, left),
         (Date32, Date32) => {
             let diagnose = |_, _| number_out_of_range("integer");
-            Arc::new(binary::<Date32Type, Date32Type, Int32Type>(left, right, i32::overflowing_sub, diagnose)?)
+            Arc::new(binary::<Date32Type, Date32Type, Int32Type>(
+                left,
+                right,
+                i32::overflowing_sub,
+                diagnose,
+            )?)
         }
         (Date32, Time64(_)) => {
             let f = |d: i32, t: i64| {
-                let sum = i64::from(d).checked_mul(DAY).and_then(|d| d.checked_add(t)).filter(|t| in_range(*t));
+                let sum =
+                    i64::from(d).checked_mul(DAY).and_then(|d| d.checked_add(t)).filter(|t| in_range(*t));
                 (sum.unwrap_or(0), sum.is_none())
             };
             Arc::new(binary::<Date32Type, Clock, Micros>(left, right, f, |_, _| timestamp_range())?)
@@ -41,24 +47,26 @@ pub(super) fn arithmetic(op: Operation, left: &Side, right: &Side) -> Result<Arr
             let moved = move_timestamps(left, right, sign)?;
             Arc::new(moved.with_timezone_opt(zone.clone()))
         }
-        (Timestamp(..), Timestamp(..)) => Arc::new(try_binary::<Micros, Micros, Span>(left, right, |a, b| {
-            let micros = a.checked_sub(b).ok_or_else(out_of_range)?;
-            // Days apart from hours, both with the sign of the difference.
-            Parts { months: 0, days: (micros / DAY) as i32, micros: micros % DAY }.arrow()
-        })?),
+        (Timestamp(..), Timestamp(..)) => {
+            Arc::new(try_binary::<Micros, Micros, Span>(left, right, |a, b| {
+                let micros = a.checked_sub(b).ok_or_else(out_of_range)?;
+                // Days apart from hours, both with the sign of the difference.
+                Parts { months: 0, days: (micros / DAY) as i32, micros: micros % DAY }.arrow()
+            })?)
+        }
         (Time64(_), Interval(_)) => {
             let f = |t: i64, span: IntervalMonthDayNano| {
                 let by = span.nanoseconds / 1000 % DAY;
-                ((t + if subtract { -by } else { by }).rem_euclid(DAY), false)
+                (t.wrapping_add(if subtract { -by } else { by }).rem_euclid(DAY), false)
             };
             Arc::new(binary::<Clock, Span, Clock>(left, right, f, |_, s| never(s))?)
         }
         (Time64(_), Time64(_)) => Arc::new(try_binary::<Clock, Clock, Span>(left, right, |a, b| {
             Parts { months: 0, days: 0, micros: a - b }.arrow()
         })?),
-        (Interval(_), Interval(_)) => {
-            Arc::new(try_binary::<Span, Span, Span>(left, right, |a, b| if subtract { difference(a, b) } else { sum(a, b) })?)
-        }
+        (Interval(_), Interval(_)) => Arc::new(try_binary::<Span, Span, Span>(left, right, |a, b| {
+            if subtract { difference(a, b) } else { sum(a, b) }
+        })?),
         (Interval(_), Float64) => {
             Arc::new(try_binary::<Span, Float64Type, Span>(left, right, |span, factor| match op {
                 Operation::Divide if factor == 0.0 => Err(division_by_zero()),

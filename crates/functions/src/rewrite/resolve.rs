@@ -35,7 +35,7 @@ fn operand(expr: &Expr, schema: &DFSchema) -> Option<Operand> {
     if field.data_type().is_null() {
         return Some(Operand::Unknown);
     }
-    SqlType::of(&field).ok().map(Operand::Typed)
+    SqlType::of(&field).ok().map(|ty| Operand::Typed(crate::numeric::plain(ty)))
 }
 
 /// The planner's hook.
@@ -63,7 +63,9 @@ pub(super) fn binary(raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerRes
         BinaryOperator::Gt => comparison(Operator::Gt, &left, &right, schema)?,
         BinaryOperator::GtEq => comparison(Operator::GtEq, &left, &right, schema)?,
         BinaryOperator::StringConcat => concat(&left, &right, schema)?,
-        BinaryOperator::PGExp => crate::Registry::global().scalar("power").map(|f| f.call(vec![left.clone(), right.clone()])),
+        BinaryOperator::PGExp => crate::Registry::global()
+            .scalar("power")
+            .map(|f| f.call(vec![postgres_literal(left.clone()), postgres_literal(right.clone())])),
         _ => None,
     };
     Ok(match planned {
@@ -78,8 +80,9 @@ fn no_operator(op: impl std::fmt::Display, left: &Operand, right: &Operand) -> S
         Operand::Typed(ty) => type_name(ty),
     };
     let message = format!("operator does not exist: {} {op} {}", name(left), name(right));
-    SqlError::new(SqlState::UNDEFINED_FUNCTION, message)
-        .hint("No operator matches the given name and argument types. You might need to add explicit type casts.")
+    SqlError::new(SqlState::UNDEFINED_FUNCTION, message).hint(
+        "No operator matches the given name and argument types. You might need to add explicit type casts.",
+    )
 }
 
 /// The call of an arithmetic operator; the operands come back where their types are not known (yet).
@@ -98,8 +101,11 @@ pub(super) fn arithmetic(
         if matches!(left, Expr::Placeholder(_)) || matches!(right, Expr::Placeholder(_)) {
             return Ok(Err((left, right)));
         }
-        let error = SqlError::new(SqlState::AMBIGUOUS_FUNCTION, format!("operator is not unique: unknown {op} unknown"))
-            .hint("Could not choose a best candidate operator. You might need to add explicit type casts.");
+        let error = SqlError::new(
+            SqlState::AMBIGUOUS_FUNCTION,
+            format!("operator is not unique: unknown {op} unknown"),
+        )
+        .hint("Could not choose a best candidate operator. You might need to add explicit type casts.");
         return Err(into_datafusion(error));
     }
     let Some((ta, tb)) = operand_types(op, &a, &b) else {
@@ -160,7 +166,9 @@ fn typed(op: Operation, a: &SqlType, b: &SqlType) -> Option<(SqlType, SqlType)> 
         (Add | Subtract, Time, Interval) => pair(Time, Interval),
         (Subtract, Time, Time) => pair(Time, Time),
         (Subtract, Date | Timestamp, Date | Timestamp) => pair(Timestamp, Timestamp),
-        (Subtract, Date | Timestamp | Timestamptz, Date | Timestamp | Timestamptz) => pair(Timestamptz, Timestamptz),
+        (Subtract, Date | Timestamp | Timestamptz, Date | Timestamp | Timestamptz) => {
+            pair(Timestamptz, Timestamptz)
+        }
         (Add | Subtract, Interval, Interval) => pair(Interval, Interval),
         (Multiply | Divide, Interval, n) if rank(n).is_some() => pair(Interval, Float8),
         (Multiply, n, Interval) if rank(n).is_some() => pair(Float8, Interval),
@@ -244,7 +252,9 @@ fn literal_quotient(left: &Expr, right: &Expr) -> Result<Option<Expr>> {
         return Ok(None);
     }
     let scaled = x.0.checked_mul(crate::text::number::power_of_ten(up as u8));
-    let Some(value) = scaled.and_then(|v| crate::numeric::divide_rounded_256(v, y.0)) else { return Ok(None) };
+    let Some(value) = scaled.and_then(|v| crate::numeric::divide_rounded_256(v, y.0)) else {
+        return Ok(None);
+    };
     let digits = value.wrapping_abs().to_string().len().max(scale as usize + 1);
     Ok(match (value.to_i128(), digits) {
         (Some(v), 0..=38) => Some(Expr::Literal(ScalarValue::Decimal128(Some(v), digits as u8, scale), None)),
@@ -263,6 +273,7 @@ fn decimal(value: &ScalarValue) -> Option<(arrow::datatypes::i256, i8)> {
 
 /// A comparison in which an untyped literal takes the other side's type; text and something else do not compare.
 fn comparison(op: Operator, left: &Expr, right: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+    let (left, right) = (&postgres_literal(left.clone()), &postgres_literal(right.clone()));
     let (Some(a), Some(b)) = (operand(left, schema), operand(right, schema)) else { return Ok(None) };
     let (left, right) = match (&a, &b) {
         (Operand::Typed(ty), Operand::Unknown) => (left.clone(), beside(right, ty, schema)?),
@@ -270,9 +281,19 @@ fn comparison(op: Operator, left: &Expr, right: &Expr, schema: &DFSchema) -> Res
         (Operand::Unknown, Operand::Unknown) => return Ok(None),
         (Operand::Typed(x), Operand::Typed(y)) => match comparable(x, y) {
             Some(None) => return Ok(None),
-            Some(Some(common)) => (cast_expr(left.clone(), &common, schema)?, cast_expr(right.clone(), &common, schema)?),
+            Some(Some(common)) => {
+                (cast_expr(left.clone(), &common, schema)?, cast_expr(right.clone(), &common, schema)?)
+            }
             None => return Err(into_datafusion(no_operator(op, &a, &b))),
         },
+    };
+    // '1 day' equals '24 hours': intervals compare by their length.
+    let is_span = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty == SqlType::Interval.arrow());
+    let (left, right) = match crate::Registry::global().scalar("interval_length") {
+        Some(length) if is_span(&left) && is_span(&right) => {
+            (length.call(vec![left]), length.call(vec![right]))
+        }
+        _ => (left, right),
     };
     Ok(Some(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))))
 }
@@ -307,7 +328,7 @@ fn comparable(a: &SqlType, b: &SqlType) -> Option<Option<SqlType>> {
         (Date, Timestamp | Timestamptz) => Some(Some(b.clone())),
         (Timestamp | Timestamptz, Date) => Some(Some(a.clone())),
         (a, b) if temporal(a) && temporal(b) => Some(None),
-        (Time, Interval) | (Interval, Time) => Some(Some(Interval)),
+        (Time | Interval, Interval) | (Interval, Time) => Some(Some(Interval)),
         (Json, Json) => None,
         (a, b) if std::mem::discriminant(a) == std::mem::discriminant(b) => Some(None),
         _ => None,
@@ -316,12 +337,15 @@ fn comparable(a: &SqlType, b: &SqlType) -> Option<Option<SqlType>> {
 
 /// `text || anything`: the other side as text.
 fn concat(left: &Expr, right: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+    let (left, right) = (&postgres_literal(left.clone()), &postgres_literal(right.clone()));
     let (Some(a), Some(b)) = (operand(left, schema), operand(right, schema)) else { return Ok(None) };
     let text = |operand: &Operand| match operand {
         Operand::Unknown => true,
         Operand::Typed(ty) => is_text(ty),
     };
-    let array = |operand: &Operand| matches!(operand, Operand::Typed(SqlType::Array(_) | SqlType::Bytea | SqlType::Jsonb));
+    let array = |operand: &Operand| {
+        matches!(operand, Operand::Typed(SqlType::Array(_) | SqlType::Bytea | SqlType::Jsonb))
+    };
     if array(&a) || array(&b) {
         return Ok(None);
     }

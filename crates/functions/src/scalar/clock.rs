@@ -21,14 +21,25 @@ use crate::kernel::columnar;
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
     let now = |name, ty, aliases: &[&str]| {
         let aliases = aliases.iter().map(|a| (*a).to_owned()).collect();
-        Arc::new(ScalarUDF::new_from_impl(Now { name, ty, aliases, signature: Signature::nullary(Volatility::Stable) }))
+        Arc::new(ScalarUDF::new_from_impl(Now {
+            name,
+            ty,
+            aliases,
+            signature: Signature::nullary(Volatility::Stable),
+        }))
     };
     vec![
-        now("now", SqlType::Timestamptz, &["current_timestamp", "transaction_timestamp", "statement_timestamp"]),
+        now(
+            "now",
+            SqlType::Timestamptz,
+            &["current_timestamp", "transaction_timestamp", "statement_timestamp"],
+        ),
         now("localtimestamp", SqlType::Timestamp, &[]),
         now("current_date", SqlType::Date, &["today"]),
         now("localtime", SqlType::Time, &["current_time"]),
-        Arc::new(ScalarUDF::new_from_impl(RandomUuid { signature: Signature::nullary(Volatility::Volatile) })),
+        Arc::new(ScalarUDF::new_from_impl(RandomUuid {
+            signature: Signature::nullary(Volatility::Volatile),
+        })),
     ]
 }
 
@@ -83,7 +94,9 @@ impl ScalarUDFImpl for Now {
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let message = format!("{}() has no time here", self.name);
-        Err(into_datafusion(SqlError::unsupported(message).hint("Compare a column with a watermark in a filter instead.")))
+        Err(into_datafusion(
+            SqlError::unsupported(message).hint("Compare a column with a watermark in a filter instead."),
+        ))
     }
 }
 
@@ -114,7 +127,8 @@ impl ScalarUDFImpl for RandomUuid {
         let rows = args.number_rows;
         args.return_field = Arc::new(Field::new("uuid", DataType::Utf8, false));
         let texts = datafusion::functions::string::uuid().invoke_with_args(args)?.into_array(rows)?;
-        let uuids = cast_array(&texts, &SqlType::Text, &SqlType::Uuid, CastContext::Explicit).map_err(into_datafusion)?;
+        let uuids = cast_array(&texts, &SqlType::Text, &SqlType::Uuid, CastContext::Explicit)
+            .map_err(into_datafusion)?;
         columnar(uuids, false)
     }
 }

@@ -25,12 +25,14 @@ pub(crate) fn functions() -> Vec<Function> {
     };
     vec![
         Function::new("date_trunc", Kind::Immutable, trunc_arguments, |t| t[1].clone(), date_trunc),
-        Function::new("extract", Kind::Immutable, part_arguments, |_| Numeric(38, 16), extract).returning(extract_type),
+        Function::new("extract", Kind::Immutable, part_arguments, |_| Numeric(38, 16), extract)
+            .returning(extract_type),
         Function::new("date_part", Kind::Immutable, part_arguments, |_| Float8, date_part),
         Function::new("date_bin", Kind::Immutable, bin_arguments, |t| t[1].clone(), date_bin),
         Function::new("age", Kind::Immutable, two_times, |_| Interval, age),
         Function::new("timezone", Kind::Immutable, zone_arguments, zone_result, timezone),
         Function::new("to_char", Kind::Immutable, char_arguments, |_| Text, to_char),
+        new("interval_length", &[Interval], Numeric(38, 0), interval_length),
         new("to_timestamp", &[Float8], Timestamptz, to_timestamp),
         new("make_date", &[Int4, Int4, Int4], Date, make_date),
         new("make_timestamp", &[Int4, Int4, Int4, Int4, Int4, Float8], Timestamp, make_timestamp),
@@ -51,14 +53,17 @@ fn instant(ty: &SqlType) -> Option<SqlType> {
 
 fn trunc_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
     match types {
-        [unit, SqlType::Interval] if assignable(unit, &SqlType::Text) => Some(vec![SqlType::Text, SqlType::Interval]),
+        [unit, SqlType::Interval] if assignable(unit, &SqlType::Text) => {
+            Some(vec![SqlType::Text, SqlType::Interval])
+        }
         // PostgreSQL prefers timestamptz for dates and untyped literals.
         [unit, SqlType::Date | SqlType::Unknown | SqlType::Text] if assignable(unit, &SqlType::Text) => {
             Some(vec![SqlType::Text, SqlType::Timestamptz])
         }
         [unit, time] if assignable(unit, &SqlType::Text) => Some(vec![SqlType::Text, instant(time)?]),
         [unit, time, zone] if assignable(unit, &SqlType::Text) && assignable(zone, &SqlType::Text) => {
-            assignable(time, &SqlType::Timestamptz).then(|| vec![SqlType::Text, SqlType::Timestamptz, SqlType::Text])
+            assignable(time, &SqlType::Timestamptz)
+                .then(|| vec![SqlType::Text, SqlType::Timestamptz, SqlType::Text])
         }
         _ => None,
     }
@@ -126,7 +131,11 @@ impl<'a, T: Copy> Cached<'a, T> {
         Self { names: Texts::of(side), last: None }
     }
 
-    fn get(&mut self, row: usize, parse: impl Fn(&str) -> Result<T, SqlError>) -> Result<Option<T>, SqlError> {
+    fn get(
+        &mut self,
+        row: usize,
+        parse: impl Fn(&str) -> Result<T, SqlError>,
+    ) -> Result<Option<T>, SqlError> {
         let Some(name) = self.names.get(row) else { return Ok(None) };
         match self.last {
             Some((last, value)) if last == name => Ok(Some(value)),
@@ -168,7 +177,9 @@ fn date_trunc(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
             Some(zones) => zones.get(row, zone_named)?,
         };
         match (field, times.get(row), zone) {
-            (Some(field), Some(time), Some(Zone::Fixed(0))) => builder.append_value(field.truncate(time, result)?),
+            (Some(field), Some(time), Some(Zone::Fixed(0))) => {
+                builder.append_value(field.truncate(time, result)?)
+            }
             (Some(field), Some(time), Some(zone)) => {
                 let local = zone.to_local(time).ok_or_else(timestamp_range)?;
                 let start = field.truncate(local, result)?;
@@ -246,7 +257,9 @@ fn date_bin(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
     let mut builder = TimestampMicrosecondBuilder::with_capacity(rows(sides));
     for row in 0..rows(sides) {
         match (strides.get(row), times.get(row), origins.get(row)) {
-            (Some(stride), Some(time), Some(origin)) => builder.append_value(bin(stride.into(), time, origin)?),
+            (Some(stride), Some(time), Some(origin)) => {
+                builder.append_value(bin(stride.into(), time, origin)?)
+            }
             _ => builder.append_null(),
         }
     }
@@ -381,12 +394,23 @@ fn make_timestamp(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
             let message = format!("time field value out of range: {h}:{mi:02}:{s:02}");
             return Err(SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, message));
         }
-        let time = (i64::from(h) * 60 + i64::from(mi)) * calendar::MINUTE + (s * 1e6).round_ties_even() as i64;
+        let time =
+            (i64::from(h) * 60 + i64::from(mi)) * calendar::MINUTE + (s * 1e6).round_ties_even() as i64;
         let micros = day_of(y, mo, d)?.checked_mul(DAY).and_then(|days| days.checked_add(time));
         micros.filter(|t| in_range(*t)).ok_or_else(timestamp_range).map(Some)
     };
     let times = (0..rows(sides)).map(one).collect::<Result<TimestampMicrosecondArray, SqlError>>()?;
     Ok(Arc::new(times))
+}
+
+/// What intervals compare by: microseconds, a day of 24 hours, a month of 30 days.
+fn interval_length(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
+    let length = |span: IntervalMonthDayNano| {
+        let Parts { months, days, micros } = span.into();
+        (i128::from(months) * 30 + i128::from(days)) * i128::from(DAY) + i128::from(micros)
+    };
+    let lengths: Decimal128Array = sides[0].array.as_primitive::<Span>().unary(length);
+    Ok(Arc::new(lengths.with_data_type(result.arrow())))
 }
 
 /// Moves 24 hours into a day, and 30 days into a month, and makes the signs agree.

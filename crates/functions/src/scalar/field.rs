@@ -125,14 +125,23 @@ impl Field {
             Microseconds | Milliseconds | Second | Minute | Hour => return self.of_clock(time),
             Epoch => return Some(micros.into()),
             Julian => {
-                return Some((i128::from(days) + 2_440_588) * 1_000_000 + i128::from(time) * 1_000_000 / i128::from(DAY));
+                return Some(
+                    (i128::from(days) + 2_440_588) * 1_000_000
+                        + i128::from(time) * 1_000_000 / i128::from(DAY),
+                );
             }
             Day => day.into(),
             Week => calendar::iso_week(days).1,
             Month => month.into(),
             Quarter => (i64::from(month) + 2) / 3,
             // There is no year 0: 1 BC is -1.
-            Year => if year > 0 { year } else { year - 1 },
+            Year => {
+                if year > 0 {
+                    year
+                } else {
+                    year - 1
+                }
+            }
             Isoyear => {
                 let year = calendar::iso_week(days).0;
                 if year > 0 { year } else { year - 1 }
@@ -163,7 +172,8 @@ impl Field {
             Millennium => whole(years / 1000),
             // A year has 365.25 days, a month 30.
             Epoch => {
-                let days = i128::from(years) * 31_557_600 + (i128::from(months) * 30 + i128::from(parts.days)) * 86_400;
+                let days = i128::from(years) * 31_557_600
+                    + (i128::from(months) * 30 + i128::from(parts.days)) * 86_400;
                 Some(days * 1_000_000 + i128::from(parts.micros))
             }
             _ => None,
@@ -175,7 +185,7 @@ impl Field {
     /// # Errors
     /// 0A000 for a field that is no unit of time; 22008 out of range.
     pub(crate) fn truncate(self, micros: i64, ty: &SqlType) -> Result<i64, SqlError> {
-        let floor = |unit: i64| Ok(micros - micros.rem_euclid(unit));
+        let floor = |unit: i64| micros.checked_sub(micros.rem_euclid(unit)).ok_or_else(timestamp_range);
         let (days, _) = calendar::split(micros);
         let Civil { year, month, .. } = civil_from_days(days);
         let first = |year: i64, month: u32| {
@@ -190,7 +200,7 @@ impl Field {
             Minute => floor(MINUTE),
             Hour => floor(HOUR),
             Day => floor(DAY),
-            Week => Ok((days - calendar::iso_weekday(days) + 1) * DAY),
+            Week => (days - calendar::iso_weekday(days) + 1).checked_mul(DAY).ok_or_else(timestamp_range),
             Month => first(year, month),
             Quarter => first(year, (month - 1) / 3 * 3 + 1),
             Year => first(year, 1),

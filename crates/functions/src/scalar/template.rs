@@ -18,10 +18,11 @@ pub(crate) enum Part {
 
 /// Longest first among those that begin alike.
 const PATTERNS: [&str; 64] = [
-    "HH24", "HH12", "HH", "MI", "SSSSS", "SSSS", "SS", "MS", "US", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "AM",
-    "PM", "am", "pm", "A.M.", "P.M.", "a.m.", "p.m.", "Y,YYY", "YYYY", "YYY", "YY", "Y", "IYYY", "IYY", "IY", "IDDD",
-    "ID", "IW", "I", "BC", "AD", "bc", "ad", "B.C.", "A.D.", "MONTH", "Month", "month", "MON", "Mon", "mon", "MM",
-    "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "D", "WW", "W", "CC", "J", "Q", "RM", "TZH",
+    "HH24", "HH12", "HH", "MI", "SSSSS", "SSSS", "SS", "MS", "US", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6",
+    "AM", "PM", "am", "pm", "A.M.", "P.M.", "a.m.", "p.m.", "Y,YYY", "YYYY", "YYY", "YY", "Y", "IYYY", "IYY",
+    "IY", "IDDD", "ID", "IW", "I", "BC", "AD", "bc", "ad", "B.C.", "A.D.", "MONTH", "Month", "month", "MON",
+    "Mon", "mon", "MM", "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "D", "WW", "W", "CC", "J", "Q",
+    "RM", "TZH",
 ];
 const REFUSED: [&str; 8] = ["TZM", "OF", "TM", "SP", "rm", "b.c.", "a.d.", "FX"];
 const ZONES: [&str; 2] = ["TZ", "tz"];
@@ -62,7 +63,9 @@ pub(crate) fn parse(format: &str) -> Result<Vec<Part>, SqlError> {
 fn find(rest: &str) -> Option<&'static str> {
     let exact = PATTERNS.iter().chain(&ZONES).filter(|p| rest.starts_with(**p)).max_by_key(|p| p.len());
     let upper = || {
-        let numeric = |p: &&&str| !p.contains(['.', ',']) && !matches!(p.as_bytes()[0], b'A' | b'P' | b'B') || **p == "Y,YYY";
+        let numeric = |p: &&&str| {
+            !p.contains(['.', ',']) && !matches!(p.as_bytes()[0], b'A' | b'P' | b'B') || **p == "Y,YYY"
+        };
         PATTERNS
             .iter()
             .filter(numeric)
@@ -212,7 +215,8 @@ fn write_word(pattern: &str, fill: bool, value: &Shown, out: &mut String) {
         "TZ" | "tz" => (if value.zoned { "utc" } else { "" }, 0),
         "TZH" => ("+00", 0),
         "Y,YYY" => {
-            write!(out, "{},{:03}", value.year / 1000, value.year % 1000).expect("a String takes every write");
+            write!(out, "{},{:03}", value.year / 1000, value.year % 1000)
+                .expect("a String takes every write");
             return;
         }
         _ => return,

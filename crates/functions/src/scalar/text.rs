@@ -10,19 +10,29 @@ use crate::kernel::Side;
 use crate::text::Formatter;
 use crate::text::bytes::{parse_bytea, parse_hex, write_hex};
 
-type Int4 = arrow::datatypes::Int32Type;
+type Integer = arrow::datatypes::Int32Type;
 
 pub(crate) fn functions() -> Vec<Function> {
     use SqlType::*;
-    let text = |name, arguments, kernel| Function::new(name, Kind::Immutable, exactly(arguments), |_| Text, kernel);
+    let text =
+        |name, arguments, kernel| Function::new(name, Kind::Immutable, exactly(arguments), |_| Text, kernel);
     vec![
+        Function::new("length", Kind::Immutable, length_arguments, |_| Int4, length)
+            .alias("char_length")
+            .alias("character_length"),
         text("split_part", &[Text, Text, Int4], split_part),
         text("to_hex", &[Int8], to_hex),
-        text("quote_literal", &[Text], |s, _| one(s, |t, out| quote_literal(t, out))),
-        text("quote_ident", &[Text], |s, _| one(s, |t, out| quote_ident(t, out))),
-        text("initcap", &[Text], |s, _| one(s, |t, out| initcap(t, out))),
+        text("quote_literal", &[Text], |s, _| one(s, quote_literal)),
+        text("quote_ident", &[Text], |s, _| one(s, quote_ident)),
+        text("initcap", &[Text], |s, _| one(s, initcap)),
         Function::new("concat", Kind::Immutable, anything, |_| Text, concat),
-        Function::new("concat_ws", Kind::Immutable, |t| if t.is_empty() { None } else { anything(t) }, |_| Text, concat_ws),
+        Function::new(
+            "concat_ws",
+            Kind::Immutable,
+            |t| if t.is_empty() { None } else { anything(t) },
+            |_| Text,
+            concat_ws,
+        ),
         Function::new("encode", Kind::Immutable, encode_arguments, |_| Text, encode),
         Function::new("decode", Kind::Immutable, exactly(&[Text, Text]), |_| Bytea, decode),
         Function::new("substr", Kind::Immutable, substr_arguments, |_| Text, substr).alias("substring"),
@@ -43,19 +53,45 @@ fn anything(types: &[SqlType]) -> Option<Vec<SqlType>> {
 
 fn encode_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
     let [bytes, format] = types else { return None };
-    let fits = matches!(bytes, SqlType::Bytea | SqlType::Text | SqlType::Unknown) && assignable(format, &SqlType::Text);
+    let fits = matches!(bytes, SqlType::Bytea | SqlType::Text | SqlType::Unknown)
+        && assignable(format, &SqlType::Text);
     fits.then(|| vec![SqlType::Bytea, SqlType::Text])
+}
+
+fn length_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
+    match types {
+        [SqlType::Bytea] => Some(vec![SqlType::Bytea]),
+        [ty] if assignable(ty, &SqlType::Text) => Some(vec![SqlType::Text]),
+        _ => None,
+    }
+}
+
+/// Characters of a text, bytes of a bytea.
+fn length(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    let array = &sides[0].array;
+    let lengths: Int32Array = match array.as_string_opt::<i32>() {
+        Some(texts) => {
+            let count = |text: &str| if text.is_ascii() { text.len() } else { text.chars().count() };
+            texts.iter().map(|text| text.map(|t| count(t) as i32)).collect()
+        }
+        None => array.as_binary::<i32>().iter().map(|bytes| bytes.map(|b| b.len() as i32)).collect(),
+    };
+    Ok(Arc::new(lengths))
 }
 
 fn substr_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
     let (text, places) = types.split_first()?;
-    let integers = places.iter().all(|ty| matches!(ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Unknown));
+    let integers = places
+        .iter()
+        .all(|ty| matches!(ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Unknown));
     let fits = assignable(text, &SqlType::Text) && integers && matches!(places.len(), 1 | 2);
     fits.then(|| std::iter::once(SqlType::Text).chain(vec![SqlType::Int4; places.len()]).collect())
 }
 
 fn pad_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
-    let fits = |wanted: &[SqlType]| types.len() == wanted.len() && types.iter().zip(wanted).all(|(t, w)| assignable(t, w));
+    let fits = |wanted: &[SqlType]| {
+        types.len() == wanted.len() && types.iter().zip(wanted).all(|(t, w)| assignable(t, w))
+    };
     let short = vec![SqlType::Text, SqlType::Int4];
     let long = vec![SqlType::Text, SqlType::Int4, SqlType::Text];
     if fits(&short) {
@@ -80,9 +116,11 @@ fn one(sides: &[Side], write: impl Fn(&str, &mut String)) -> Result<ArrayRef, Sq
 }
 
 fn split_part(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
-    let (inputs, delimiters, fields) = (Texts::of(&sides[0]), Texts::of(&sides[1]), Values::<Int4>::of(&sides[2]));
+    let (inputs, delimiters, fields) =
+        (Texts::of(&sides[0]), Texts::of(&sides[1]), Values::<Integer>::of(&sides[2]));
     texts(sides, |row, out| {
-        let (Some(text), Some(delimiter), Some(n)) = (inputs.get(row), delimiters.get(row), fields.get(row)) else {
+        let (Some(text), Some(delimiter), Some(n)) = (inputs.get(row), delimiters.get(row), fields.get(row))
+        else {
             return Ok(false);
         };
         if n == 0 {
@@ -137,7 +175,11 @@ fn quote_ident(text: &str, out: &mut String) {
 fn initcap(text: &str, out: &mut String) {
     let mut inside = false;
     for c in text.chars() {
-        if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if inside {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         inside = c.is_alphanumeric();
     }
 }
@@ -293,8 +335,8 @@ fn byte_of(text: &str, n: usize) -> usize {
 
 /// From position `start` (1 is the first character, and places before it count too), `count` characters.
 fn substr(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
-    let (inputs, starts) = (Texts::of(&sides[0]), Values::<Int4>::of(&sides[1]));
-    let counts = sides.get(2).map(Values::<Int4>::of);
+    let (inputs, starts) = (Texts::of(&sides[0]), Values::<Integer>::of(&sides[1]));
+    let counts = sides.get(2).map(Values::<Integer>::of);
     texts(sides, |row, out| {
         let (Some(text), Some(start)) = (inputs.get(row), starts.get(row)) else { return Ok(false) };
         let start = i64::from(start) - 1;
@@ -318,7 +360,7 @@ fn substr(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
 
 /// left and right; a negative count means all but so many.
 fn cut(sides: &[Side], left: bool) -> Result<ArrayRef, SqlError> {
-    let (inputs, counts) = (Texts::of(&sides[0]), Values::<Int4>::of(&sides[1]));
+    let (inputs, counts) = (Texts::of(&sides[0]), Values::<Integer>::of(&sides[1]));
     texts(sides, |row, out| {
         let (Some(text), Some(n)) = (inputs.get(row), counts.get(row)) else { return Ok(false) };
         let length = if text.is_ascii() { text.len() } else { text.chars().count() };
@@ -338,7 +380,7 @@ fn too_large() -> SqlError {
 }
 
 fn pad(sides: &[Side], left: bool) -> Result<ArrayRef, SqlError> {
-    let (inputs, lengths) = (Texts::of(&sides[0]), Values::<Int4>::of(&sides[1]));
+    let (inputs, lengths) = (Texts::of(&sides[0]), Values::<Integer>::of(&sides[1]));
     let fills = sides.get(2).map(Texts::of);
     texts(sides, |row, out| {
         let fill = match &fills {
@@ -366,7 +408,7 @@ fn pad(sides: &[Side], left: bool) -> Result<ArrayRef, SqlError> {
 }
 
 fn repeat(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
-    let (inputs, counts) = (Texts::of(&sides[0]), Values::<Int4>::of(&sides[1]));
+    let (inputs, counts) = (Texts::of(&sides[0]), Values::<Integer>::of(&sides[1]));
     texts(sides, |row, out| {
         let (Some(text), Some(n)) = (inputs.get(row), counts.get(row)) else { return Ok(false) };
         let n = n.max(0) as usize;
@@ -379,7 +421,7 @@ fn repeat(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
 }
 
 fn chr(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
-    let codes = Values::<Int4>::of(&sides[0]);
+    let codes = Values::<Integer>::of(&sides[0]);
     texts(sides, |row, out| {
         let Some(code) = codes.get(row) else { return Ok(false) };
         let refused = |message: String| Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message));

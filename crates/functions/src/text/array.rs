@@ -32,9 +32,9 @@ pub(crate) fn elements(text: &str) -> Result<Vec<Option<String>>, SqlError> {
         .detail(detail)
     };
     let trimmed = trim(text);
-    let inner = trimmed.strip_prefix('{').ok_or_else(|| {
-        malformed("Array value must start with \"{\" or dimension information.")
-    })?;
+    let inner = trimmed
+        .strip_prefix('{')
+        .ok_or_else(|| malformed("Array value must start with \"{\" or dimension information."))?;
     let mut characters = inner.char_indices();
     let mut found = Vec::new();
     let mut element = Element::default();

@@ -124,7 +124,11 @@ pub(crate) fn fit(text: &str, ty: &SqlType, context: CastContext) -> Result<Fitt
         SqlType::InternalChar => return Ok(Fitted { bytes: floor_boundary(text, 1), pad: 0 }),
         _ => return Ok(Fitted { bytes: text.len(), pad: 0 }),
     };
-    let end = if text.len() <= limit { text.len() } else { text.char_indices().nth(limit).map_or(text.len(), |c| c.0) };
+    let end = if text.len() <= limit {
+        text.len()
+    } else {
+        text.char_indices().nth(limit).map_or(text.len(), |c| c.0)
+    };
     if context == CastContext::Assignment && text[end..].bytes().any(|b| b != b' ') {
         let message = format!("value too long for type {ty}");
         return Err(SqlError::new(SqlState::STRING_DATA_RIGHT_TRUNCATION, message));
@@ -159,7 +163,11 @@ mod tests {
             assert_eq!(parse_boolean(text), Ok(false), "{text}");
         }
         for text in ["", "o", "2", "truex", "maybe"] {
-            assert_eq!(parse_boolean(text).unwrap_err().state(), SqlState::INVALID_TEXT_REPRESENTATION, "{text}");
+            assert_eq!(
+                parse_boolean(text).unwrap_err().state(),
+                SqlState::INVALID_TEXT_REPRESENTATION,
+                "{text}"
+            );
         }
     }
 
@@ -173,7 +181,9 @@ mod tests {
         let mut out = Vec::new();
         write_uuid(&uuid, &mut out);
         assert_eq!(out, b"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
-        for bad in ["", "a0eebc99", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1", "a-0eebc999c0b4ef8bb6d6bb9bd380a11"] {
+        for bad in
+            ["", "a0eebc99", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1", "a-0eebc999c0b4ef8bb6d6bb9bd380a11"]
+        {
             assert_eq!(parse_uuid(bad).unwrap_err().state(), SqlState::INVALID_TEXT_REPRESENTATION, "{bad}");
         }
     }

@@ -19,6 +19,8 @@ pub(crate) fn write_date(days: i32, out: &mut Vec<u8>) {
 }
 
 pub(crate) fn write_time(micros: i64, out: &mut Vec<u8>) {
+    // 24:00:00 is a time; what else is not within a day comes from elsewhere and is brought into it.
+    let micros = if (0..=DAY).contains(&micros) { micros } else { micros.rem_euclid(DAY) };
     write_two(micros / HOUR, out);
     out.push(b':');
     write_two(micros / MINUTE % 60, out);
@@ -128,9 +130,7 @@ pub(crate) fn parse_timestamptz(text: &str) -> Result<i64, SqlError> {
     let local = instant(fields.days(text, NAME)?, fields.time.unwrap_or(0), text)?;
     match fields.zone {
         None => Ok(local),
-        Some(zone) => {
-            zone.to_utc(local).filter(|t| in_range(*t)).ok_or_else(|| timestamp_range(text))
-        }
+        Some(zone) => zone.to_utc(local).filter(|t| in_range(*t)).ok_or_else(|| timestamp_range(text)),
     }
 }
 
@@ -169,7 +169,8 @@ fn fast_date(text: &[u8]) -> Option<i64> {
     }
     let year = two(text, 0)? * 100 + two(text, 2)?;
     let (month, day) = (two(text, 5)? as u32, two(text, 8)? as u32);
-    let exists = year > 0 && (1..=12).contains(&month) && day >= 1 && day <= calendar::days_in_month(year, month);
+    let exists =
+        year > 0 && (1..=12).contains(&month) && day >= 1 && day <= calendar::days_in_month(year, month);
     exists.then(|| days_from_civil(year, month, day))
 }
 
@@ -266,7 +267,9 @@ impl Zone {
             "ist" => return Some(Self::Fixed(2 * HOUR)),
             _ => {}
         }
-        if let [sign @ (b'+' | b'-'), rest @ ..] = text.as_bytes() {
+        if let [sign @ (b'+' | b'-'), rest @ ..] = text.as_bytes()
+            && rest.is_ascii()
+        {
             return offset_of(rest).map(|o| Self::Fixed(if *sign == b'-' { -o } else { o }));
         }
         let exact = text.parse::<chrono_tz::Tz>().ok();
@@ -354,7 +357,8 @@ impl Fields {
         if trimmed.eq_ignore_ascii_case("epoch") {
             return Ok(Self { julian_day: Some(0), time: Some(0), ..Self::default() });
         }
-        let mut reader = Reader { text, type_name, fields: Self::default(), meridiem: None, numbers: Vec::new() };
+        let mut reader =
+            Reader { text, type_name, fields: Self::default(), meridiem: None, numbers: Vec::new() };
         for token in tokens(trimmed) {
             reader.token(token)?;
         }
@@ -403,10 +407,10 @@ fn special(text: &str, type_name: &str) -> Option<SqlError> {
             SqlError::unsupported(format!("the {type_name} value \"{text}\" depends on the clock"))
                 .hint("Use now() or current_date."),
         ),
-        "infinity" | "-infinity" => {
-            Some(SqlError::unsupported(format!("the {type_name} value \"{text}\" is not supported"))
-                .hint("Use NULL, or a time far away such as '9999-12-31'."))
-        }
+        "infinity" | "-infinity" => Some(
+            SqlError::unsupported(format!("the {type_name} value \"{text}\" is not supported"))
+                .hint("Use NULL, or a time far away such as '9999-12-31'."),
+        ),
         _ => None,
     }
 }
@@ -472,7 +476,11 @@ impl<'a> Reader<'a> {
     fn zone(&mut self, token: &str) -> Result<(), SqlError> {
         let zone = Zone::parse(token).ok_or_else(|| {
             let message = format!("time zone \"{token}\" not recognized");
-            if token.contains('/') { SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message) } else { self.bad() }
+            if token.contains('/') {
+                SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
+            } else {
+                self.bad()
+            }
         })?;
         match self.fields.zone.replace(zone) {
             None => Ok(()),
@@ -498,8 +506,8 @@ impl<'a> Reader<'a> {
                 if weekday(&lower) {
                     return Ok(());
                 }
-                if let Some(day) = lower.strip_prefix('j').and_then(|d| d.parse::<i64>().ok()) {
-                    self.fields.julian_day = Some(day - 2_440_588);
+                if let Some(day) = lower.strip_prefix('j').and_then(|d| d.parse::<u32>().ok()) {
+                    self.fields.julian_day = Some(i64::from(day) - 2_440_588);
                     return Ok(());
                 }
                 // Jan-08-1999
@@ -535,9 +543,7 @@ impl<'a> Reader<'a> {
             }
             Some((d, rest)) if rest.contains('.') && d.len() <= 2 => self.dated(token.split('.').collect()),
             Some((time, _)) if self.has_date() && time.len() == 6 => self.clock(token),
-            None if all_digits && self.awaits_time() && matches!(token.len(), 4 | 6) => {
-                self.clock(token)
-            }
+            None if all_digits && self.awaits_time() && matches!(token.len(), 4 | 6) => self.clock(token),
             None if all_digits && self.fields.month.is_none() && token.len() >= 8 => {
                 let (year, rest) = token.split_at(token.len() - 4);
                 self.ymd(year, &rest[..2], &rest[2..])
@@ -718,98 +724,4 @@ fn weekday(lower: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(write: fn(i64, &mut Vec<u8>), value: i64) -> String {
-        let mut out = Vec::new();
-        write(value, &mut out);
-        String::from_utf8(out).unwrap()
-    }
-
-    /// Expected values are PostgreSQL 15's.
-    #[test]
-    fn timestamps_read_as_in_postgresql() {
-        for (text, expected) in [
-            ("2024-02-29 12:34:56.789", "2024-02-29 12:34:56.789"),
-            ("2024-02-29T12:34:56.1234567", "2024-02-29 12:34:56.123457"),
-            ("2024-2-9", "2024-02-09 00:00:00"),
-            ("20240229", "2024-02-29 00:00:00"),
-            ("20240229 123456", "2024-02-29 12:34:56"),
-            ("20240229T1234", "2024-02-29 12:34:00"),
-            ("1/8/1999", "1999-01-08 00:00:00"),
-            ("1/8/99 4:05 PM", "1999-01-08 16:05:00"),
-            ("January 8, 1999", "1999-01-08 00:00:00"),
-            ("8 Jan 1999 04:05:06", "1999-01-08 04:05:06"),
-            ("1999-Jan-08", "1999-01-08 00:00:00"),
-            ("Jan-08-1999", "1999-01-08 00:00:00"),
-            ("08-Jan-1999", "1999-01-08 00:00:00"),
-            ("Mon Jan 08 1999 04:05:06", "1999-01-08 04:05:06"),
-            ("1999.008", "1999-01-08 00:00:00"),
-            ("J2451187", "1999-01-08 00:00:00"),
-            ("0044-03-15 BC", "0044-03-15 00:00:00 BC"),
-            ("epoch", "1970-01-01 00:00:00"),
-            ("2024-01-01 24:00:00", "2024-01-02 00:00:00"),
-            ("2024-01-01 23:59:60", "2024-01-02 00:00:00"),
-            ("2024-01-01 12:00 AM", "2024-01-01 00:00:00"),
-            ("2024-01-01 12:00:00+05", "2024-01-01 12:00:00"),
-            ("  2024-01-01  ", "2024-01-01 00:00:00"),
-            ("12024-01-01", "12024-01-01 00:00:00"),
-        ] {
-            assert_eq!(parse_timestamp(text).map(|t| shown(write_timestamp, t)), Ok(expected.to_owned()), "{text}");
-        }
-    }
-
-    #[test]
-    fn zones_shift_to_utc() {
-        for (text, expected) in [
-            ("2024-01-01 12:00:00+05:30", "2024-01-01 06:30:00+00"),
-            ("2024-01-01 12:00:00-0800", "2024-01-01 20:00:00+00"),
-            ("2024-01-01T12:00:00Z", "2024-01-01 12:00:00+00"),
-            ("2024-01-01 12:00:00 PST", "2024-01-01 20:00:00+00"),
-            ("2024-07-01 12:00:00 Europe/Berlin", "2024-07-01 10:00:00+00"),
-            ("2024-01-01 12:00", "2024-01-01 12:00:00+00"),
-            ("2024-03-31 02:30 Europe/Berlin", "2024-03-31 01:30:00+00"),
-            ("2024-10-27 02:30 Europe/Berlin", "2024-10-27 01:30:00+00"),
-        ] {
-            assert_eq!(parse_timestamptz(text).map(|t| shown(write_timestamptz, t)), Ok(expected.to_owned()), "{text}");
-        }
-    }
-
-    #[test]
-    fn bad_times_have_their_codes() {
-        for (text, state) in [
-            ("2024-02-30", "22008"),
-            ("2024-13-01", "22008"),
-            ("2024-01-01 25:00:00", "22008"),
-            ("", "22007"),
-            ("garbage", "22007"),
-            ("2024-01", "22007"),
-            ("12:00", "22007"),
-            ("2024-01-01 12:00:00 12:00:00", "22007"),
-            ("now", "0A000"),
-            ("infinity", "0A000"),
-            ("2024-01-01é", "22007"),
-            ("300000-01-01", "22008"),
-        ] {
-            assert_eq!(parse_timestamp(text).unwrap_err().state().as_str(), state, "{text}");
-        }
-        assert_eq!(
-            parse_timestamp("garbage").unwrap_err().message(),
-            "invalid input syntax for type timestamp: \"garbage\""
-        );
-    }
-
-    #[test]
-    fn dates_and_times_read_and_print() {
-        let mut out = Vec::new();
-        write_date(parse_date("1999-01-08").unwrap(), &mut out);
-        assert_eq!(out, b"1999-01-08");
-        assert_eq!(parse_date("5874898-01-01").unwrap_err().state(), SqlState::DATETIME_FIELD_OVERFLOW);
-        for (text, expected) in
-            [("04:05:06.7", "04:05:06.7"), ("04:05 PM", "16:05:00"), ("040506", "04:05:06"), ("24:00", "24:00:00")]
-        {
-            assert_eq!(parse_time(text).map(|t| shown(write_time, t)), Ok(expected.to_owned()), "{text}");
-        }
-    }
-}
+mod tests;

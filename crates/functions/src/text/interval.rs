@@ -67,7 +67,11 @@ pub(crate) fn write_interval(value: IntervalMonthDayNano, out: &mut Vec<u8>) {
         }
         let micros = micros.unsigned_abs() as i64;
         let hours = micros / HOUR;
-        if hours < 100 { write_two(hours, out) } else { write_integer(hours, out) }
+        if hours < 100 {
+            write_two(hours, out)
+        } else {
+            write_integer(hours, out)
+        }
         out.push(b':');
         write_two(micros / MINUTE % 60, out);
         out.push(b':');
@@ -90,7 +94,10 @@ pub(crate) fn parse_interval(text: &str) -> Result<IntervalMonthDayNano, SqlErro
         )
     })?;
     let parts = sum.parts().ok_or_else(|| {
-        SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("interval field value out of range: \"{text}\""))
+        SqlError::new(
+            SqlState::DATETIME_FIELD_OVERFLOW,
+            format!("interval field value out of range: \"{text}\""),
+        )
     })?;
     parts.arrow()
 }
@@ -135,7 +142,9 @@ impl Sum {
         const MILLION: i128 = 1_000_000;
         let months = |months: i128| Unit::Months(months);
         let unit = match unit {
-            "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" => Unit::Micros(1),
+            "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds" => {
+                Unit::Micros(1)
+            }
             "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds" => {
                 Unit::Micros(1000)
             }

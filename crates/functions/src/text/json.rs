@@ -33,7 +33,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn bad(&self) -> SqlError {
-        let error = SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type json");
+        let error =
+            SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, "invalid input syntax for type json");
         match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
             None => error.detail("The input string ended unexpectedly."),
             Some(c) => {
@@ -241,7 +242,11 @@ impl Reader<'_> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
-        if self.peek() == Some(b'0') { self.at += 1 } else { self.digits()? }
+        if self.peek() == Some(b'0') {
+            self.at += 1
+        } else {
+            self.digits()?
+        }
         if self.peek() == Some(b'.') {
             self.at += 1;
             self.digits()?;
@@ -296,7 +301,10 @@ mod tests {
     #[test]
     fn jsonb_has_postgresql_normal_form() {
         for (text, expected) in [
-            (r#"{"b":1,"a":[1,2, {"x":null}],"aa":true,"b":2}"#, r#"{"a": [1, 2, {"x": null}], "b": 2, "aa": true}"#),
+            (
+                r#"{"b":1,"a":[1,2, {"x":null}],"aa":true,"b":2}"#,
+                r#"{"a": [1, 2, {"x": null}], "b": 2, "aa": true}"#,
+            ),
             (r#" "aé\/\n" "#, r#""aé/\n""#),
             ("1.5e3", "1500"),
             ("1e-2", "0.01"),
@@ -312,8 +320,27 @@ mod tests {
 
     #[test]
     fn bad_json_is_refused() {
-        for text in ["", "{", "[1,]", "{\"a\"}", "01", "1.", "tru", "truex", "\"\\x\"", "\"\u{1}\"", "nul", "[1 2]", "\"\\u00\"", "1 2"] {
-            assert_eq!(normal_form(text).unwrap_err().state(), SqlState::INVALID_TEXT_REPRESENTATION, "{text}");
+        for text in [
+            "",
+            "{",
+            "[1,]",
+            "{\"a\"}",
+            "01",
+            "1.",
+            "tru",
+            "truex",
+            "\"\\x\"",
+            "\"\u{1}\"",
+            "nul",
+            "[1 2]",
+            "\"\\u00\"",
+            "1 2",
+        ] {
+            assert_eq!(
+                normal_form(text).unwrap_err().state(),
+                SqlState::INVALID_TEXT_REPRESENTATION,
+                "{text}"
+            );
         }
         assert_eq!(check(&"[".repeat(100_000)).unwrap_err().state(), SqlState::STATEMENT_TOO_COMPLEX);
     }

@@ -78,7 +78,9 @@ impl Formatter {
             SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Json | SqlType::Jsonb => {
                 Values::Text(array.as_string().clone())
             }
-            SqlType::Name | SqlType::InternalChar | SqlType::Unknown => Values::Text(array.as_string().clone()),
+            SqlType::Name | SqlType::InternalChar | SqlType::Unknown => {
+                Values::Text(array.as_string().clone())
+            }
         };
         Ok(Self { nulls: array.nulls().cloned(), values })
     }
@@ -147,7 +149,8 @@ fn utf8(bytes: Vec<u8>) -> String {
 /// `array` in the Arrow type of `ty`.
 pub(crate) fn canonical(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef, SqlError> {
     let want = ty.arrow();
-    if *array.data_type() == want || matches!((array.data_type(), ty), (DataType::List(_), SqlType::Array(_))) {
+    if *array.data_type() == want || matches!((array.data_type(), ty), (DataType::List(_), SqlType::Array(_)))
+    {
         return Ok(Arc::clone(array));
     }
     arrow::compute::cast(array, &want).map_err(|_| {

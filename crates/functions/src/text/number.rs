@@ -88,12 +88,24 @@ pub(crate) fn write_float8(value: f64, out: &mut Vec<u8>) {
         }
         return write_digits(value.abs() as u128, out);
     }
-    write_float(&Shortest::of(|buffer| write!(buffer, "{value:e}")), value.is_nan(), value.is_infinite(), 15, out);
+    write_float(
+        &Shortest::of(|buffer| write!(buffer, "{value:e}")),
+        value.is_nan(),
+        value.is_infinite(),
+        15,
+        out,
+    );
 }
 
 /// As [`write_float8`]; fixed notation for exponents -4..6.
 pub(crate) fn write_float4(value: f32, out: &mut Vec<u8>) {
-    write_float(&Shortest::of(|buffer| write!(buffer, "{value:e}")), value.is_nan(), value.is_infinite(), 6, out);
+    write_float(
+        &Shortest::of(|buffer| write!(buffer, "{value:e}")),
+        value.is_nan(),
+        value.is_infinite(),
+        6,
+        out,
+    );
 }
 
 /// Rust's shortest round-trip form `-d.ddde-x`, on the stack.
@@ -213,7 +225,9 @@ pub(crate) fn write_decimal256(value: i256, scale: i8, out: &mut Vec<u8>) {
 
 /// Puts the decimal point into the digits from `from` on.
 fn place_point(from: usize, scale: i8, out: &mut Vec<u8>) {
-    let scale = usize::try_from(scale).unwrap_or(0);
+    let Ok(scale) = usize::try_from(scale) else {
+        return out.extend(std::iter::repeat_n(b'0', scale.unsigned_abs().into()));
+    };
     if scale == 0 {
         return;
     }
@@ -333,7 +347,10 @@ impl Digits {
                 if unsigned.is_empty() || !unsigned.iter().all(u8::is_ascii_digit) {
                     return Err(invalid_numeric(text));
                 }
-                std::str::from_utf8(rest).ok().and_then(|e| e.parse().ok()).ok_or_else(|| invalid_numeric(text))?
+                std::str::from_utf8(rest)
+                    .ok()
+                    .and_then(|e| e.parse().ok())
+                    .ok_or_else(|| invalid_numeric(text))?
             }
         };
         let mut parts = mantissa.splitn(2, |b| *b == b'.');
@@ -459,7 +476,10 @@ mod tests {
 
     #[test]
     fn floats_out_of_range_are_refused() {
-        assert_eq!(parse_float8("1e400").unwrap_err().message(), "\"1e400\" is out of range for type double precision");
+        assert_eq!(
+            parse_float8("1e400").unwrap_err().message(),
+            "\"1e400\" is out of range for type double precision"
+        );
         assert_eq!(parse_float8("1e-400").unwrap_err().state(), SqlState::NUMERIC_VALUE_OUT_OF_RANGE);
         assert_eq!(parse_float8("-Infinity"), Ok(f64::NEG_INFINITY));
         assert_eq!(parse_float8("0e5"), Ok(0.0));

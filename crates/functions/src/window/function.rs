@@ -76,7 +76,10 @@ fn zone(side: &Side) -> Option<Arc<str>> {
 fn tumble_start(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
     let times = sides[0].array.as_primitive::<Micros>();
     let starts = tumble(sides)?.starts(times.values(), times.nulls())?;
-    Ok(Arc::new(PrimitiveArray::<Micros>::new(starts.into(), times.nulls().cloned()).with_timezone_opt(zone(&sides[0]))))
+    Ok(Arc::new(
+        PrimitiveArray::<Micros>::new(starts.into(), times.nulls().cloned())
+            .with_timezone_opt(zone(&sides[0])),
+    ))
 }
 
 /// The end of the window that starts at the argument.
@@ -99,7 +102,8 @@ fn hop_end(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
 fn hop_starts(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
     let window = hop(sides)?;
     let times = sides[0].array.as_primitive::<Micros>();
-    let mut starts = Vec::with_capacity(times.len() * window.slices_per_window().unwrap_or(1).min(16) as usize);
+    let mut starts =
+        Vec::with_capacity(times.len() * window.slices_per_window().unwrap_or(1).min(16) as usize);
     let mut offsets = Vec::with_capacity(times.len() + 1);
     offsets.push(0);
     for time in times {

@@ -6,10 +6,12 @@ use crate::session::{context, value};
 async fn check(cases: &str) {
     let context = context();
     let mut failures = Vec::new();
+    // An answer of several rows goes on in lines that begin with `+ `.
+    let cases = cases.replace("\n+ ", "\u{1}");
     for line in cases.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (expression, expected) = line.split_once(" => ").expect("a case has ` => `");
         let expected = expected.split(" (PostgreSQL: ").next().unwrap_or(expected);
-        let found = value(&context, expression).await;
+        let found = value(&context, expression).await.replace('\n', "\u{1}");
         if found != expected {
             failures.push(format!("{expression}\n    expected {expected}\n    found    {found}"));
         }
@@ -40,4 +42,9 @@ async fn text() {
 #[tokio::test]
 async fn math() {
     check(include_str!("cases/math.txt")).await;
+}
+
+#[tokio::test]
+async fn aggregates() {
+    check(include_str!("cases/aggregates.txt")).await;
 }

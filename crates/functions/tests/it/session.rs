@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use datafusion::common::config::ConfigOptions;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, TypePlanner};
-use datafusion::optimizer::Analyzer;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast;
-use millpond_functions::rewrite::{PostgresOperators, PostgresSemantics};
+use millpond_functions::rewrite::{PostgresOperators, PostgresSemantics, common_types};
 use millpond_functions::text::Formatter;
 use millpond_functions::{all_aggregate, all_scalar, all_window, error};
 use millpond_types::{SqlError, SqlType};
@@ -18,7 +22,10 @@ use millpond_types::{SqlError, SqlType};
 struct Types;
 
 impl TypePlanner for Types {
-    fn plan_type_field(&self, ty: &ast::DataType) -> datafusion::common::Result<Option<arrow::datatypes::FieldRef>> {
+    fn plan_type_field(
+        &self,
+        ty: &ast::DataType,
+    ) -> datafusion::common::Result<Option<arrow::datatypes::FieldRef>> {
         use ast::DataType::*;
         let numeric = |info: &ast::ExactNumberInfo| match info {
             ast::ExactNumberInfo::PrecisionAndScale(p, s) => SqlType::Numeric(*p as u8, *s as i8),
@@ -47,6 +54,29 @@ impl TypePlanner for Types {
     }
 }
 
+/// CASE before type coercion.
+#[derive(Debug)]
+struct CommonTypes;
+
+impl AnalyzerRule for CommonTypes {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> datafusion::common::Result<LogicalPlan> {
+        let node = |plan: LogicalPlan| {
+            let schema = merge_schema(&plan.inputs());
+            let names = NamePreserver::new(&plan);
+            let plan = plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                Ok(common_types(expr, &schema)?.update_data(|expr| name.restore(expr)))
+            })?;
+            plan.map_data(LogicalPlan::recompute_schema)
+        };
+        plan.transform_up_with_subqueries(node).map(|t| t.data)
+    }
+
+    fn name(&self) -> &str {
+        "common_types"
+    }
+}
+
 pub fn context() -> SessionContext {
     let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
     let options = config.options_mut();
@@ -55,6 +85,7 @@ pub fn context() -> SessionContext {
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some("+00:00".into());
     let mut rules = Analyzer::new().rules;
+    rules.insert(0, Arc::new(CommonTypes));
     rules.push(Arc::new(PostgresSemantics));
     let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(PostgresOperators)];
     planners.extend(datafusion::execution::SessionStateDefaults::default_expr_planners());
@@ -79,12 +110,16 @@ pub async fn batches(context: &SessionContext, sql: &str) -> Result<Vec<RecordBa
 pub async fn query(context: &SessionContext, sql: &str) -> Result<Vec<String>, SqlError> {
     let mut rows = Vec::new();
     for batch in batches(context, sql).await? {
-        let columns = batch.schema().fields().iter().zip(batch.columns()).map(|(field, column)| {
-            Formatter::new(column, &SqlType::of(field)?)
-        });
+        let schema = batch.schema();
+        let columns = schema
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .map(|(field, column)| Formatter::new(column, &SqlType::of(field)?));
         let columns = columns.collect::<Result<Vec<_>, SqlError>>()?;
         for row in 0..batch.num_rows() {
-            let texts: Vec<String> = columns.iter().map(|c| c.text(row).unwrap_or_else(|| "∅".into())).collect();
+            let texts: Vec<String> =
+                columns.iter().map(|c| c.text(row).unwrap_or_else(|| "∅".into())).collect();
             rows.push(texts.join("|"));
         }
     }
