@@ -14,10 +14,10 @@
 //! ```
 //!
 //! Each item's header holds the checksum of the header before it and of its own payload, so that the chain of headers
-//! vouches for every byte ([`format`]). A crash leaves at most one torn group, which [`Log::open`] cuts; bad bytes before
-//! that are an error with file and offset ([`recovery`]). Keeps I1 and I7.
+//! vouches for every byte (module `format`). A crash leaves at most one torn group, which [`Log::open`] cuts; bad bytes before
+//! that are an error with file and offset (module `recovery`). Keeps I1 and I7.
 //!
-//! Watermarks are data: each frame records W of its topic *before* itself ([`topic`]).
+//! Watermarks are data: each frame records W of its topic *before* itself (module `topic`).
 //!
 //! Not here: what a DDL record means, how a watermark expression is evaluated, SQL. Begin at [`Log`].
 

@@ -74,8 +74,8 @@ struct Inner {
 
 impl Log {
     /// Opens or creates the journal in the directory `dir` and takes the directory's lock. Cuts a torn tail and indexes all
-    /// frames in memory. `observer` receives every new group in order, before its sync; while a bounded one is full, the
-    /// log waits.
+    /// frames in memory. `observer` receives every new group in order, before its sync, so that work on it can begin; nothing
+    /// of it may be shown before [`Log::durable`] has reached it. While a bounded one is full, the log waits.
     ///
     /// # Errors
     /// [`LogError::Locked`], [`LogError::Corrupt`], or what the disk says.
