@@ -137,14 +137,15 @@ impl Accumulator {
     /// Adds the rows of a batch to the slots `ids`.
     pub(super) fn update(
         &self,
-        slots: &mut Slots,
-        arena: &mut Arena,
-        beside: &mut Beside,
+        to: &mut Parts,
         ids: &[u32],
         column: Option<&ArrayRef>,
         weights: Option<&[i64]>,
-        log: bool,
     ) {
+        if matches!(self.kind, Kind::Retracting { .. } | Kind::RetractingBytes { .. }) {
+            return retracting(to, ids, column.expect("a min or max has an argument"), weights);
+        }
+        let (slots, arena) = (&mut *to.slots, &mut *to.arena);
         let at = self.at;
         let Some(column) = column else {
             // count(*) with a filter
@@ -199,9 +200,7 @@ impl Accumulator {
                     }
                 });
             }
-            Kind::Retracting { .. } | Kind::RetractingBytes { .. } => {
-                retracting(slots, arena, beside, ids, column, weights, log);
-            }
+            Kind::Retracting { .. } | Kind::RetractingBytes { .. } => unreachable!("done above"),
         }
     }
 
@@ -241,7 +240,7 @@ impl Accumulator {
     }
 
     /// Adds what `from` (accumulator words of a partial aggregate, `beside_from` and `arena_from` beside them) has gathered.
-    pub(super) fn merge(&self, to: &mut Parts, slot: u32, from: &PartsRef, words: &[u64], log: bool) {
+    pub(super) fn merge(&self, to: &mut Parts, slot: u32, from: &PartsRef, words: &[u64]) {
         let source = &words[self.at..self.at + self.kind.words()];
         let target = to.slots.part_mut(slot, self.at, self.kind.words());
         let count = self.kind.count_word();
@@ -281,7 +280,7 @@ impl Accumulator {
                 return;
             }
             Kind::Retracting { .. } | Kind::RetractingBytes { .. } => {
-                merge_multiset(to, slot, from, words, log);
+                merge_multiset(to, slot, from, words);
                 return;
             }
         }
@@ -289,11 +288,13 @@ impl Accumulator {
     }
 }
 
-/// Where a merge goes to: slots, and what one accumulator has beside them.
+/// Where rows and partial aggregates go to: slots, and what one accumulator has beside them.
 pub(super) struct Parts<'a> {
     pub(super) slots: &'a mut Slots,
     pub(super) arena: &'a mut Arena,
     pub(super) beside: &'a mut Beside,
+    /// Changed values are remembered for the next freeze.
+    pub(super) log: bool,
 }
 
 /// Where a merge comes from.
@@ -302,11 +303,11 @@ pub(super) struct PartsRef<'a> {
     pub(super) beside: &'a Beside,
 }
 
-fn merge_multiset(to: &mut Parts, slot: u32, from: &PartsRef, words: &[u64], log: bool) {
+fn merge_multiset(to: &mut Parts, slot: u32, from: &PartsRef, words: &[u64]) {
     macro_rules! merge {
         ($to:expr, $from:expr, $to_store:expr, $from_store:expr) => {
             for (value, weight) in $from.values(words, $from_store) {
-                $to.add(to.slots, $to_store, slot, value, weight, log);
+                $to.add(to.slots, $to_store, slot, value, weight, to.log);
             }
         };
     }
@@ -319,15 +320,8 @@ fn merge_multiset(to: &mut Parts, slot: u32, from: &PartsRef, words: &[u64], log
     }
 }
 
-fn retracting(
-    slots: &mut Slots,
-    arena: &mut Arena,
-    beside: &mut Beside,
-    ids: &[u32],
-    column: &ArrayRef,
-    weights: Option<&[i64]>,
-    log: bool,
-) {
+fn retracting(to: &mut Parts, ids: &[u32], column: &ArrayRef, weights: Option<&[i64]>) {
+    let (slots, arena, log) = (&mut *to.slots, &mut *to.arena, to.log);
     macro_rules! add {
         ($sets:expr, $width:literal) => {{
             let values = order::encode::<$width>(column);
@@ -339,7 +333,7 @@ fn retracting(
             }
         }};
     }
-    match beside {
+    match to.beside {
         Beside::Nothing => unreachable!("a retracting extreme has multisets"),
         Beside::One(sets) => add!(sets, 1),
         Beside::Two(sets) => add!(sets, 2),

@@ -23,7 +23,7 @@ use super::table::Window;
 use super::windows::{Closing, Windows, is_over};
 use crate::exchange::{is_time, times};
 use crate::fault::Cause;
-use crate::operator::{LateRows, Operator, Output, Piece, Progress, Router};
+use crate::operator::{Built, LateRows, Operator, Output, Piece, Progress, Router};
 use crate::spec::{AggregateCall, AggregateSpec, CloseSpec, GroupColumn};
 
 /// Rows handled at a time, so that the slots they touch stay in the L2 cache from one accumulator to the next.
@@ -177,11 +177,7 @@ struct GroupBy {
 ///
 /// # Errors
 /// 0A000 for a type that cannot be grouped by or aggregated; XX000 if the specification contradicts itself.
-pub(crate) fn build(
-    input: &SchemaRef,
-    spec: &AggregateSpec,
-    shards: usize,
-) -> Result<(Arc<dyn Router>, Vec<Box<dyn Operator>>), SqlError> {
+pub(crate) fn build(input: &SchemaRef, spec: &AggregateSpec, shards: usize) -> Result<Built, SqlError> {
     let group: Vec<GroupColumn> = spec
         .keys
         .iter()
@@ -211,8 +207,8 @@ pub(crate) fn build(
             global: (spec.global && shard_of(hash, shards) == shard).then_some(hash),
         })
     });
-    let operators = operators.collect();
-    Ok((Arc::new(GroupByRouter { projection, close: spec.close }), operators))
+    let shards = operators.collect();
+    Ok(Built { router: Arc::new(GroupByRouter { projection, close: spec.close }), shards })
 }
 
 impl GroupBy {

@@ -24,7 +24,7 @@ use super::table::{Table, Window};
 use super::windows::{Closing, Windows, is_over};
 use crate::exchange::{is_time, times};
 use crate::fault::Cause;
-use crate::operator::{LateRows, Operator, Output, Piece, Progress, RejectedRow, Router};
+use crate::operator::{Built, LateRows, Operator, Output, Piece, Progress, RejectedRow, Router};
 use crate::spec::{HopClose, HopSpec};
 
 /// The first timestamp that PostgreSQL knows, 4714-11-24 BC.
@@ -182,11 +182,7 @@ struct Hop {
 ///
 /// # Errors
 /// As [`super::group_by::build`].
-pub(crate) fn build(
-    input: &SchemaRef,
-    spec: &HopSpec,
-    shards: usize,
-) -> Result<(Arc<dyn Router>, Vec<Box<dyn Operator>>), SqlError> {
+pub(crate) fn build(input: &SchemaRef, spec: &HopSpec, shards: usize) -> Result<Built, SqlError> {
     let hops = Hops::new(spec)?;
     let times = [Some(spec.time), spec.close.map(|c| c.watermark)];
     let fits = |c: &usize| input.fields().get(*c).is_some_and(|f| is_time(f.data_type()));
@@ -208,8 +204,8 @@ pub(crate) fn build(
             spare: Vec::new(),
         })
     });
-    let operators = operators.collect();
-    Ok((Arc::new(HopRouter { projection, hops, time: spec.time, close: spec.close }), operators))
+    let shards = operators.collect();
+    Ok(Built { router: Arc::new(HopRouter { projection, hops, time: spec.time, close: spec.close }), shards })
 }
 
 impl Hop {

@@ -129,7 +129,8 @@ impl Table {
             let filter = accumulator.filter.map(|c| &columns[c]);
             let effective = effective_weights(ids.len(), weights, column, filter);
             let weights = effective.as_deref().or(weights);
-            accumulator.update(&mut self.slots, &mut self.arena, beside, &ids, column, weights, self.log);
+            let mut to = Parts { slots: &mut self.slots, arena: &mut self.arena, beside, log: self.log };
+            accumulator.update(&mut to, &ids, column, weights);
         }
         Ok(())
     }
@@ -236,11 +237,11 @@ impl Table {
         self.upsert(&groups.hashes, &groups.keys, bytes, Some(&groups.weights), &mut ids);
         let layout = Arc::clone(&self.layout);
         for (at, accumulator) in layout.accumulators.iter().enumerate() {
-            let mut to =
-                Parts { slots: &mut self.slots, arena: &mut self.arena, beside: &mut self.beside[at] };
+            let beside = &mut self.beside[at];
+            let mut to = Parts { slots: &mut self.slots, arena: &mut self.arena, beside, log: self.log };
             let source = PartsRef { arena: &from.arena, beside: &from.beside[at] };
             for (&id, &slot) in ids.iter().zip(&groups.slots) {
-                accumulator.merge(&mut to, id, &source, from.slots.get(slot), self.log);
+                accumulator.merge(&mut to, id, &source, from.slots.get(slot));
             }
         }
     }

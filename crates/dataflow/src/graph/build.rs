@@ -10,9 +10,9 @@ use millpond_types::{EventTime, SqlError};
 use super::node::{Keyed, Kind, Node};
 use super::{Clock, Graph, InputId, NodeId, NodeStats, OutputId};
 use crate::aggregate::{group_by, hop};
+use crate::operator::Built;
 use crate::operator::map::Map;
 use crate::operator::window::Windows;
-use crate::operator::{Operator, Router};
 use crate::spec::{AggregateSpec, HopSpec, MapSpec, WindowSpec};
 
 impl Graph {
@@ -96,9 +96,16 @@ impl Graph {
     pub fn add_aggregate(
         &mut self,
         source: impl Into<NodeId>,
-        spec: AggregateSpec,
+        mut spec: AggregateSpec,
     ) -> Result<NodeId, SqlError> {
         let source = source.into();
+        if let (Some(close), Some(Kind::Linear(operator))) =
+            (&mut spec.close, self.nodes.get(&source).map(|node| &node.kind))
+            && let Some((start, end)) = operator.window_columns()
+            && close.window_end == end
+        {
+            close.window_start.get_or_insert(start);
+        }
         let built = group_by::build(&self.source_schema(source)?, &spec, self.shards)?;
         Ok(self.add_keyed("aggregate", source, built, spec.close.map(|c| c.lateness_micros), spec.schema))
     }
@@ -196,10 +203,11 @@ impl Graph {
         &mut self,
         name: &'static str,
         source: NodeId,
-        (router, shards): (Arc<dyn Router>, Vec<Box<dyn Operator>>),
+        built: Built,
         lateness_micros: Option<i64>,
         schema: SchemaRef,
     ) -> NodeId {
+        let Built { router, shards } = built;
         let keyed = Keyed { name, router, shards, lateness_micros, mark: EventTime::MIN, pending: 0 };
         self.add(Kind::Keyed(keyed), vec![source], schema, false)
     }

@@ -296,6 +296,9 @@ fn feed(
     Ok(())
 }
 
+/// What a router refused, and the rows of each shard.
+type Routed = (Output, Vec<Option<Piece>>);
+
 /// Routes pieces on all workers, then pushes to all shards, each of which takes the pieces in the order of the rows.
 fn exchange(
     router: &Arc<dyn Router>,
@@ -304,7 +307,7 @@ fn exchange(
     out: &mut Output,
 ) -> Result<(), Cause> {
     let shards = operators.len();
-    let routed: Result<Vec<(Output, Vec<Option<Piece>>)>, Cause> = pieces(delta, shards)
+    let routed: Result<Vec<Routed>, Cause> = pieces(delta, shards)
         .par_iter()
         .map(|delta| {
             let mut out = Output::default();

@@ -56,6 +56,10 @@ pub(crate) enum Progress {
 pub(crate) trait Linear: Send + Sync {
     fn name(&self) -> &'static str;
     fn apply(&self, delta: &Delta, out: &mut Output) -> Result<(), Cause>;
+    /// Output columns that hold the start and the end of one window, each of which determines the other.
+    fn window_columns(&self) -> Option<(usize, usize)> {
+        None
+    }
 }
 
 /// Rows for one shard of an operator: the columns it needs, weights, and the hash of each row's key.
@@ -84,4 +88,10 @@ pub(crate) trait Operator: Send {
     /// Groups held.
     fn rows(&self) -> usize;
     fn memory_bytes(&self) -> usize;
+}
+
+/// The parts of a node with state.
+pub(crate) struct Built {
+    pub(crate) router: Arc<dyn Router>,
+    pub(crate) shards: Vec<Box<dyn Operator>>,
 }

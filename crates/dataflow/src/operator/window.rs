@@ -57,6 +57,11 @@ impl Linear for Windows {
         }
     }
 
+    fn window_columns(&self) -> Option<(usize, usize)> {
+        let end = self.schema.fields().len() - 1;
+        Some((end - 1, end))
+    }
+
     fn apply(&self, delta: &Delta, out: &mut Output) -> Result<(), Cause> {
         let column = times(delta.batch.column(self.spec.time))?;
         let nulls = column.nulls().filter(|n| n.null_count() > 0);
@@ -87,7 +92,10 @@ impl Linear for Windows {
                     Ok(())
                 }),
                 (WindowKind::Hop(hop), _) => hop.starts(time, &mut starts).and_then(|()| {
-                    starts[before..].iter().try_for_each(|start| Ok(ends.push(hop.end(*start)?)))
+                    for start in &starts[before..] {
+                        ends.push(hop.end(*start)?);
+                    }
+                    Ok(())
                 }),
             };
             if let Err(error) = windows {
