@@ -232,9 +232,10 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
     }
     let names = NamePreserver::new(&plan);
+    let unnamed = matches!(plan, LogicalPlan::Values(_));
     plan.map_expressions(|expr| {
         let name = names.save(&expr);
-        Ok(rewrite_expr(expr, &schema)?.update_data(|expr| name.restore(expr)))
+        Ok(rewrite_expr(expr, &schema)?.update_data(|expr| if unnamed { expr } else { name.restore(expr) }))
     })?
     .map_data(retyped)
 }

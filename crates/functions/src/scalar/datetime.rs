@@ -12,8 +12,9 @@ use super::{Function, Kind, Texts, Values, assignable, exactly, rows, template, 
 use crate::calendar::{self, Civil, DAY, civil_from_days, days_from_civil, days_in_month};
 use crate::kernel::{Side, try_binary, try_unary};
 use crate::operator::temporal::{timestamp_range, zone_of};
-use crate::text::datetime::{Zone, in_range};
+use crate::text::datetime::in_range;
 use crate::text::interval::Parts;
+use crate::text::zone::Zone;
 
 type Micros = TimestampMicrosecondType;
 type Span = IntervalMonthDayNanoType;

@@ -9,6 +9,7 @@ pub(crate) mod datetime;
 pub(crate) mod interval;
 pub(crate) mod json;
 pub(crate) mod number;
+pub(crate) mod zone;
 
 use std::sync::Arc;
 

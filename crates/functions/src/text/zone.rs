@@ -1,0 +1,116 @@
+//! Time zones by name, abbreviation or offset.
+
+use chrono::{NaiveDate, NaiveDateTime, Offset, TimeZone};
+
+use crate::calendar::{self, HOUR, MINUTE, SECOND};
+
+/// A time zone, as named in a text or in `AT TIME ZONE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Zone {
+    /// Microseconds east of UTC.
+    Fixed(i64),
+    Named(chrono_tz::Tz),
+}
+
+/// Abbreviations of PostgreSQL's default set that are in common use, in hours east.
+const ABBREVIATIONS: [(&str, i64); 20] = [
+    ("utc", 0),
+    ("gmt", 0),
+    ("z", 0),
+    ("zulu", 0),
+    ("ut", 0),
+    ("wet", 0),
+    ("cet", 1),
+    ("met", 1),
+    ("west", 1),
+    ("bst", 1),
+    ("cest", 2),
+    ("eet", 2),
+    ("eest", 3),
+    ("msk", 3),
+    ("jst", 9),
+    ("est", -5),
+    ("edt", -4),
+    ("cst", -6),
+    ("pst", -8),
+    ("pdt", -7),
+];
+
+impl Zone {
+    /// Reads `UTC`, `Europe/Berlin`, `EST`, `+02:30`; the sign of a bare number is east, as in timestamps.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let lower = text.to_ascii_lowercase();
+        if let Some((_, hours)) = ABBREVIATIONS.iter().find(|(name, _)| *name == lower) {
+            return Some(Self::Fixed(hours * HOUR));
+        }
+        match lower.as_str() {
+            "cdt" => return Some(Self::Fixed(-5 * HOUR)),
+            "mst" => return Some(Self::Fixed(-7 * HOUR)),
+            "mdt" => return Some(Self::Fixed(-6 * HOUR)),
+            "ist" => return Some(Self::Fixed(2 * HOUR)),
+            _ => {}
+        }
+        if let [sign @ (b'+' | b'-'), rest @ ..] = text.as_bytes()
+            && rest.is_ascii()
+        {
+            return offset_of(rest).map(|o| Self::Fixed(if *sign == b'-' { -o } else { o }));
+        }
+        let exact = text.parse::<chrono_tz::Tz>().ok();
+        let alike = || chrono_tz::TZ_VARIANTS.iter().find(|z| z.name().eq_ignore_ascii_case(text)).copied();
+        exact.or_else(alike).map(Self::Named)
+    }
+
+    /// The instant (UTC) at which clocks of the zone show `local`. A time that is skipped counts from the offset before
+    /// the change; one that occurs twice means the second, standard time: both as in PostgreSQL.
+    pub(crate) fn to_utc(self, local: i64) -> Option<i64> {
+        match self {
+            Self::Fixed(offset) => local.checked_sub(offset),
+            Self::Named(zone) => {
+                let naive = naive(local)?;
+                let offset = match zone.offset_from_local_datetime(&naive) {
+                    chrono::LocalResult::Single(offset) => offset.fix().local_minus_utc(),
+                    chrono::LocalResult::Ambiguous(_, later) => later.fix().local_minus_utc(),
+                    chrono::LocalResult::None => {
+                        let before = naive.checked_sub_signed(chrono::TimeDelta::days(1))?;
+                        zone.offset_from_local_datetime(&before).earliest()?.fix().local_minus_utc()
+                    }
+                };
+                local.checked_sub(i64::from(offset) * SECOND)
+            }
+        }
+    }
+
+    /// What clocks of the zone show at the instant `utc`.
+    pub(crate) fn to_local(self, utc: i64) -> Option<i64> {
+        match self {
+            Self::Fixed(offset) => utc.checked_add(offset),
+            Self::Named(zone) => {
+                let offset = zone.offset_from_utc_datetime(&naive(utc)?).fix().local_minus_utc();
+                utc.checked_add(i64::from(offset) * SECOND)
+            }
+        }
+    }
+}
+
+fn naive(micros: i64) -> Option<NaiveDateTime> {
+    let (days, time) = calendar::split(micros);
+    let date = NaiveDate::from_num_days_from_ce_opt(i32::try_from(days + 719_163).ok()?)?;
+    date.and_hms_micro_opt(0, 0, 0, 0)?.checked_add_signed(chrono::TimeDelta::microseconds(time))
+}
+
+/// `2`, `02`, `0230`, `2:30`, `02:30:15` in microseconds.
+fn offset_of(digits: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(digits).ok()?;
+    let (hours, minutes, seconds) = match text.split(':').collect::<Vec<_>>()[..] {
+        [h] if h.len() <= 2 => (h, "0", "0"),
+        [hm] if hm.len() <= 4 => (&hm[..hm.len() - 2], &hm[hm.len() - 2..], "0"),
+        [h, m] => (h, m, "0"),
+        [h, m, s] => (h, m, s),
+        _ => return None,
+    };
+    let number = |part: &str, max: i64| {
+        let plain = !part.is_empty() && part.len() <= 2 && part.bytes().all(|b| b.is_ascii_digit());
+        part.parse::<i64>().ok().filter(|v| plain && *v <= max)
+    };
+    Some(number(hours, 15)? * HOUR + number(minutes, 59)? * MINUTE + number(seconds, 59)? * SECOND)
+}
