@@ -1,1 +1,109 @@
-fn main() {}
+//! `millpond-bench`: benchmarks and campaigns.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use millpond_bench::report::Report;
+use millpond_bench::{append, catch_up, latency, oracle};
+
+#[derive(Parser)]
+#[command(name = "millpond-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Every benchmark: a table, then JSON
+    Bench {
+        /// Only these: append, catch-up, latency
+        only: Vec<String>,
+        /// Bids of the catch-up benchmark
+        #[arg(long, default_value_t = 10_000_000)]
+        bids: u64,
+        /// Where to write [default: a temporary folder]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Also write the JSON into this file
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Random lives of a database against the batch answer
+    Oracle {
+        /// How many seeds
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Leave out the n-th retraction of every view: the oracle must notice
+        #[arg(long)]
+        skip_retraction: Option<u64>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<(), String> {
+    match Arguments::parse().command {
+        Command::Bench { only, bids, dir, json } => bench(&only, bids, dir, json).await,
+        Command::Oracle { seeds, from, skip_retraction } => run_oracle(seeds, from, skip_retraction).await,
+    }
+}
+
+async fn bench(
+    only: &[String],
+    bids: u64,
+    dir: Option<PathBuf>,
+    json: Option<PathBuf>,
+) -> Result<(), String> {
+    let temporary = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let dir = dir.unwrap_or_else(|| temporary.path().to_owned());
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|o| o == name);
+    let mut report = Report::default();
+    if wanted("append") {
+        append::run(&mut report, &dir)?;
+    }
+    if wanted("catch-up") {
+        catch_up::run(&mut report, &dir, bids, 1).await?;
+        catch_up::run(&mut report, &dir, bids, 2).await?;
+    }
+    if wanted("latency") {
+        latency::run(&mut report, &dir).await?;
+    }
+    println!("\n{}", report.json());
+    if let Some(path) = json {
+        #[allow(clippy::disallowed_methods, reason = "a report, not data")]
+        std::fs::write(&path, report.json()).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn run_oracle(seeds: u64, from: u64, skip_retraction: Option<u64>) -> Result<(), String> {
+    let options = oracle::Options { skip_retraction };
+    let mut total = oracle::Life::default();
+    for seed in from..from + seeds {
+        match oracle::live(seed, &options).await {
+            Ok(life) => {
+                total.statements += life.statements;
+                total.crashes += life.crashes;
+                total.verifications += life.verifications;
+                for (rule, n) in life.rules {
+                    *total.rules.entry(rule).or_default() += n;
+                }
+            }
+            Err(why) => {
+                println!("{why}\n\nseed {seed} fails; again: cargo xtask oracle --seeds 1 --from {seed}");
+                return Err(format!("seed {seed} fails"));
+            }
+        }
+    }
+    println!(
+        "{seeds} seeds: {} statements, {} crashes, {} verifications; rules drawn:",
+        total.statements, total.crashes, total.verifications
+    );
+    for (rule, n) in &total.rules {
+        println!("  {rule:<28} {n}");
+    }
+    Ok(())
+}

@@ -99,7 +99,12 @@ impl Job {
         Ok(())
     }
 
-    fn feed_topic(&mut self, relation: RelationId, frames: &[FrameRef], refused: &mut Stepped) -> Result<(), String> {
+    fn feed_topic(
+        &mut self,
+        relation: RelationId,
+        frames: &[FrameRef],
+        refused: &mut Stepped,
+    ) -> Result<(), String> {
         let mut changes = Changes::default();
         for frame in frames {
             let batch = self.log.read(frame, None).map_err(|e| e.to_string())?;

@@ -103,7 +103,10 @@ fn input_delta(piece: &Piece, columns: &[InputColumn], schema: &SchemaRef) -> Re
                 facts.column(*metadata, field.data_type()).map_err(from_datafusion)?
             }
             (InputColumn::Metadata(metadata), None) => {
-                return Err(SqlError::internal(format!("a delta without a frame has no {}", metadata.name())));
+                return Err(SqlError::internal(format!(
+                    "a delta without a frame has no {}",
+                    metadata.name()
+                )));
             }
         });
     }

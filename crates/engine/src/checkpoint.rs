@@ -63,7 +63,10 @@ impl Frozen {
         }
         for frozen in view.graph.freeze() {
             let id = operator_state(id, frozen.node, frozen.state);
-            named.insert(id.clone(), Self { id, fingerprint: fingerprint.clone(), run: FrozenRun::Keyed(frozen) });
+            named.insert(
+                id.clone(),
+                Self { id, fingerprint: fingerprint.clone(), run: FrozenRun::Keyed(frozen) },
+            );
         }
         states.extend(named.into_values());
     }
@@ -150,7 +153,8 @@ impl Checkpointer {
         replies.extend(reply);
         if self.lost {
             self.busy = false;
-            let why = SqlError::internal("an earlier checkpoint lost changes").hint("Start the server again.");
+            let why =
+                SqlError::internal("an earlier checkpoint lost changes").hint("Start the server again.");
             replies.into_iter().for_each(|reply| drop(reply.send(Err(why.clone()))));
             return;
         }
@@ -225,12 +229,17 @@ impl Task {
                 let merged = merge(&self.checkpoints).await;
                 let number = published.number;
                 info!(number, %cut, bytes, seconds, "checkpoint");
-                let result = Ok(CheckpointStatus { number, cut, bytes, seconds, pause_seconds: pause.as_secs_f64() });
+                let result =
+                    Ok(CheckpointStatus { number, cut, bytes, seconds, pause_seconds: pause.as_secs_f64() });
                 Finished { result, carried: BTreeMap::new(), merged, replies, lost: false }
             }
             Err(why) => Finished {
                 result: Err(why),
-                carried: manifest.states.into_iter().filter_map(|(id, change)| Some((id, runs_of(change)?))).collect(),
+                carried: manifest
+                    .states
+                    .into_iter()
+                    .filter_map(|(id, change)| Some((id, runs_of(change)?)))
+                    .collect(),
                 merged: self.merged,
                 replies,
                 lost: false,
@@ -353,7 +362,9 @@ pub(crate) async fn heap_runs(
     let runs = checkpoints.read_state(entry).await.map_err(|e| checkpoint_error(&e))?;
     let heaps = runs.into_iter().map(|run| match run {
         Run::Heap(run) => Ok(run),
-        Run::Keyed(_) => Err(SqlError::new(SqlState::DATA_CORRUPTED, format!("state {id} has a run of another kind"))),
+        Run::Keyed(_) => {
+            Err(SqlError::new(SqlState::DATA_CORRUPTED, format!("state {id} has a run of another kind")))
+        }
     });
     heaps.collect::<Result<_, _>>().map(Some)
 }
@@ -373,7 +384,10 @@ pub(crate) async fn keyed_run(
         match run {
             Run::Keyed(run) => keyed.push(run),
             Run::Heap(_) => {
-                return Err(SqlError::new(SqlState::DATA_CORRUPTED, format!("state {id} has a run of another kind")));
+                return Err(SqlError::new(
+                    SqlState::DATA_CORRUPTED,
+                    format!("state {id} has a run of another kind"),
+                ));
             }
         }
     }

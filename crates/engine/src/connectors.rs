@@ -81,7 +81,13 @@ pub(crate) fn stop(inner: &Inner, id: RelationId) {
     inner.connectors.0.lock().remove(&id);
 }
 
-async fn run(inner: Weak<Inner>, id: RelationId, name: String, spec: SourceSpec, mut stop: watch::Receiver<bool>) {
+async fn run(
+    inner: Weak<Inner>,
+    id: RelationId,
+    name: String,
+    spec: SourceSpec,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut pause = Duration::from_millis(100);
     loop {
         match pump(&inner, id, &spec, &mut stop).await {
@@ -151,7 +157,8 @@ async fn pump(
             SourceStep::End => {
                 if inner.log.watermark(id).is_none_or(|w| w < EventTime::MAX) {
                     let record = Record::AdvanceWatermark { topic: id, to: EventTime::MAX };
-                    let ticket = inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
+                    let ticket =
+                        inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
                     ticket.wait().await.map_err(|e| crate::inner::log_error(&e))?;
                 }
                 info!(relation = %id, "a bounded source has ended");
@@ -199,11 +206,16 @@ fn declared(target: &Target, batch: &RecordBatch) -> Result<RecordBatch, SqlErro
         });
         fields.push(field.as_ref().clone().with_nullable(true));
     }
-    RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).map_err(crate::target::internal)
+    RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns)
+        .map_err(crate::target::internal)
 }
 
 /// Completes what can be completed; rows that a generated column or NOT NULL refuses are rejected one by one.
-fn complete(target: &Target, batch: &RecordBatch, rejected: &mut Vec<ErrorRow>) -> Result<RecordBatch, SqlError> {
+fn complete(
+    target: &Target,
+    batch: &RecordBatch,
+    rejected: &mut Vec<ErrorRow>,
+) -> Result<RecordBatch, SqlError> {
     match target.complete(batch) {
         Ok(complete) => Ok(complete),
         Err(error) if batch.num_rows() == 1 => {
@@ -220,7 +232,8 @@ fn complete(target: &Target, batch: &RecordBatch, rejected: &mut Vec<ErrorRow>) 
             let half = batch.num_rows() / 2;
             let first = complete(target, &batch.slice(0, half), rejected)?;
             let second = complete(target, &batch.slice(half, batch.num_rows() - half), rejected)?;
-            arrow::compute::concat_batches(&target.declared, [&first, &second]).map_err(crate::target::internal)
+            arrow::compute::concat_batches(&target.declared, [&first, &second])
+                .map_err(crate::target::internal)
         }
     }
 }

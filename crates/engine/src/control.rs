@@ -94,14 +94,19 @@ pub(crate) async fn run(
             }
             done("SET")
         }
-        Statement::Savepoint { .. } | Statement::ReleaseSavepoint { .. } | Statement::RollbackToSavepoint { .. } => {
-            Err(SqlError::unsupported("savepoints are not supported yet").hint("Use transactions without them."))
+        Statement::Savepoint { .. }
+        | Statement::ReleaseSavepoint { .. }
+        | Statement::RollbackToSavepoint { .. } => {
+            Err(SqlError::unsupported("savepoints are not supported yet")
+                .hint("Use transactions without them."))
         }
         Statement::Set(set) => run_set(session, set),
         Statement::Reset(reset) => {
             match reset {
                 Reset::All => session.settings.reset_all(),
-                Reset::Setting { name, position } => session.settings.reset(name).map_err(|e| e.at(*position))?,
+                Reset::Setting { name, position } => {
+                    session.settings.reset(name).map_err(|e| e.at(*position))?
+                }
             }
             done("RESET")
         }
@@ -149,11 +154,11 @@ pub(crate) async fn run(
         }
         Statement::Unlisten { .. } => done("UNLISTEN"),
         Statement::Listen { .. } | Statement::Notify { .. } => {
-            Err(SqlError::unsupported("LISTEN and NOTIFY are not supported").hint("Read a materialized view instead."))
+            Err(SqlError::unsupported("LISTEN and NOTIFY are not supported")
+                .hint("Read a materialized view instead."))
         }
-        Statement::Subscribe(_) => {
-            Err(SqlError::unsupported("SUBSCRIBE is not supported yet").hint("SELECT from the view, as often as needed."))
-        }
+        Statement::Subscribe(_) => Err(SqlError::unsupported("SUBSCRIBE is not supported yet")
+            .hint("SELECT from the view, as often as needed.")),
         Statement::Unsupported { command, position } => {
             Err(SqlError::unsupported(format!("{command} is not supported")).at(*position))
         }
@@ -171,7 +176,10 @@ fn no_cursor(name: &str) -> SqlError {
 }
 
 fn no_statement(name: &str) -> SqlError {
-    SqlError::new(SqlState::INVALID_SQL_STATEMENT_NAME, format!("prepared statement \"{name}\" does not exist"))
+    SqlError::new(
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+        format!("prepared statement \"{name}\" does not exist"),
+    )
 }
 
 fn begin(session: &mut Session, modes: &TransactionModes) -> Result<Outcome, SqlError> {
@@ -243,7 +251,11 @@ fn rollback(session: &mut Session, chain: bool) -> Result<Outcome, SqlError> {
 }
 
 fn no_transaction(session: &mut Session) {
-    session.notice(Severity::Warning, SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress");
+    session.notice(
+        Severity::Warning,
+        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+        "there is no transaction in progress",
+    );
 }
 
 fn run_set(session: &mut Session, set: &Set) -> Result<Outcome, SqlError> {
@@ -314,7 +326,8 @@ async fn truncate(
         _ => (&mut own, true),
     };
     for name in tables {
-        let relation = snapshot.catalog.resolve_kind(name, ObjectKind::Table, &path).map_err(|e| name.mark(e))?;
+        let relation =
+            snapshot.catalog.resolve_kind(name, ObjectKind::Table, &path).map_err(|e| name.mark(e))?;
         let target = inner.target(&snapshot.catalog, relation.id)?;
         let cx = dml::Context { inner: &inner, snapshot: &snapshot, parameters: &[], lock_timeout };
         dml::truncate(&cx, txn, &target).await?;
@@ -341,7 +354,10 @@ async fn run_declare(
         ));
     }
     if session.cursors.contains_key(&declare.name) {
-        return Err(SqlError::new(SqlState::DUPLICATE_CURSOR, format!("cursor \"{}\" already exists", declare.name)));
+        return Err(SqlError::new(
+            SqlState::DUPLICATE_CURSOR,
+            format!("cursor \"{}\" already exists", declare.name),
+        ));
     }
     let snapshot = session.read_snapshot().await?;
     let prepared = session.plan(Arc::new((*declare.statement).clone()), Vec::new().into(), &snapshot)?;
@@ -367,8 +383,11 @@ async fn run_fetch(session: &mut Session, fetch: &Fetch) -> Result<Outcome, SqlE
         FetchDirection::ForwardAll => usize::MAX,
         FetchDirection::Relative(n) if n == 1 => 1,
         _ => {
-            return Err(SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "cursor can only scan forward")
-                .hint("Declare it again to start from the beginning."));
+            return Err(SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "cursor can only scan forward",
+            )
+            .hint("Declare it again to start from the beginning."));
         }
     };
     let batch = cursor.forward(wanted).await?;
@@ -379,14 +398,22 @@ async fn run_fetch(session: &mut Session, fetch: &Fetch) -> Result<Outcome, SqlE
     Ok(rows(columns, batch, RowsTag::Fetch))
 }
 
-async fn run_execute(session: &mut Session, name: &str, parameters: &[ast::Expr]) -> Result<Outcome, SqlError> {
+async fn run_execute(
+    session: &mut Session,
+    name: &str,
+    parameters: &[ast::Expr],
+) -> Result<Outcome, SqlError> {
     let prepared = session.prepared.get(name).cloned().ok_or_else(|| no_statement(name))?;
     if prepared.parameters().len() != parameters.len() {
         return Err(SqlError::new(
             SqlState::SYNTAX_ERROR,
             format!("wrong number of parameters for prepared statement \"{name}\""),
         )
-        .detail(format!("Expected {} parameters but got {}.", prepared.parameters().len(), parameters.len())));
+        .detail(format!(
+            "Expected {} parameters but got {}.",
+            prepared.parameters().len(),
+            parameters.len()
+        )));
     }
     let snapshot = session.planning_snapshot();
     let mut values = Vec::with_capacity(parameters.len());
@@ -407,13 +434,18 @@ pub(crate) fn evaluate(
     let (planner, _) = session.planner(snapshot);
     let planned = planner.plan_column_expression(&[], expr, Some(("parameter", ty)))?;
     let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(1));
-    let one = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options).map_err(internal)?;
+    let one = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
+        .map_err(internal)?;
     let value = physical(&planned.expr, &one.schema())?.evaluate(&one).map_err(from_datafusion)?;
     let array = value.into_array(1).map_err(from_datafusion)?;
     ScalarValue::try_from_array(&array, 0).map_err(from_datafusion)
 }
 
-fn table(columns: Vec<Column>, values: Vec<Vec<Option<String>>>, tag: &'static str) -> Result<Outcome, SqlError> {
+fn table(
+    columns: Vec<Column>,
+    values: Vec<Vec<Option<String>>>,
+    tag: &'static str,
+) -> Result<Outcome, SqlError> {
     let fields: Vec<_> = columns.iter().map(|c| c.ty.field(&c.name, true)).collect();
     let arrays = (0..columns.len()).map(|column| {
         let values: Vec<Option<&str>> = values.iter().map(|row| row[column].as_deref()).collect();
@@ -433,22 +465,31 @@ fn run_show(session: &mut Session, show: &Show) -> Result<Outcome, SqlError> {
         Show::Setting { name, position } => {
             vec![vec![Some(session.settings.show(name).map_err(|e| e.at(*position))?)]]
         }
-        Show::All => {
-            session.settings.all().map(|(name, value, what)| vec![some(name), some(value), some(what)]).collect()
-        }
+        Show::All => session
+            .settings
+            .all()
+            .map(|(name, value, what)| vec![some(name), some(value), some(what)])
+            .collect(),
         Show::Schemas => catalog.schemas().map(|s| vec![some(&s.name)]).collect(),
         Show::Objects { kind, schema } => {
             if let Some(schema) = schema
                 && !catalog.has_schema(schema)
             {
-                return Err(SqlError::new(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist")));
+                return Err(SqlError::new(
+                    SqlState::INVALID_SCHEMA_NAME,
+                    format!("schema \"{schema}\" does not exist"),
+                ));
             }
             let visible = |r: &&Arc<Relation>| match schema {
                 Some(schema) => r.schema == *schema,
                 None => path.contains(&r.schema),
             };
-            let mut names: Vec<&str> =
-                catalog.relations().filter(|r| r.kind.object() == *kind).filter(visible).map(|r| r.name.as_str()).collect();
+            let mut names: Vec<&str> = catalog
+                .relations()
+                .filter(|r| r.kind.object() == *kind)
+                .filter(visible)
+                .map(|r| r.name.as_str())
+                .collect();
             names.sort_unstable();
             names.into_iter().map(|name| vec![some(name)]).collect()
         }

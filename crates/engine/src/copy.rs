@@ -9,7 +9,8 @@ use datafusion::physical_plan::PhysicalExpr;
 use millpond_functions::error::from_datafusion;
 use millpond_plan::{OnConflict, physical};
 use millpond_sql::statement::{
-    Copy, CopyColumns, CopyDirection, CopyFormat as Layout, CopyHeader, CopyOnError, CopyOptions, CopyRelation, CopyTarget,
+    Copy, CopyColumns, CopyDirection, CopyFormat as Layout, CopyHeader, CopyOnError, CopyOptions,
+    CopyRelation, CopyTarget,
 };
 use millpond_types::{SqlError, SqlState};
 use parking_lot::Mutex;
@@ -127,8 +128,9 @@ impl CopyIn {
                 ColumnSource::Copied(n) => Arc::clone(batch.column(*n)),
                 ColumnSource::Default(expr) => {
                     let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(rows));
-                    let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
-                        .map_err(internal)?;
+                    let empty =
+                        RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
+                            .map_err(internal)?;
                     expr.evaluate(&empty).and_then(|v| v.into_array(rows)).map_err(from_datafusion)?
                 }
                 ColumnSource::Null => arrow::array::new_null_array(field.data_type(), rows),
@@ -144,7 +146,8 @@ impl CopyIn {
             parameters: &[],
             lock_timeout: self.lock_timeout,
         };
-        dml::insert_batch(&cx, &mut self.txn, &self.target, batch, &OnConflict::Error, &mut Vec::new()).await?;
+        dml::insert_batch(&cx, &mut self.txn, &self.target, batch, &OnConflict::Error, &mut Vec::new())
+            .await?;
         self.rows += rows as u64;
         self.uncommitted_rows += rows as u64;
         self.commit_part().await
@@ -208,7 +211,9 @@ pub(crate) async fn run(
                 .hint("Use COPY … FROM STDIN or psql's \\copy; CREATE SOURCE … WITH (connector = 'file') reads files."));
         }
         CopyTarget::Program(_) => {
-            return Err(SqlError::unsupported("COPY with a program is not supported").hint("Use psql's \\copy."));
+            return Err(
+                SqlError::unsupported("COPY with a program is not supported").hint("Use psql's \\copy.")
+            );
         }
     }
     match copy.direction {
@@ -280,7 +285,11 @@ async fn from(session: &mut Session, copy: &Copy, text: &str) -> Result<Outcome,
     let origin = |index: usize| Some((relation.id, index as u16 + 1));
     let columns: Vec<Column> = chosen
         .iter()
-        .map(|c| Column { name: relation.columns[*c].name.clone(), ty: relation.columns[*c].ty.clone(), origin: origin(*c) })
+        .map(|c| Column {
+            name: relation.columns[*c].name.clone(),
+            ty: relation.columns[*c].ty.clone(),
+            origin: origin(*c),
+        })
         .collect();
     let format = format(&copy.options, &columns)?;
     let on_error = match copy.options.on_error {
@@ -316,7 +325,11 @@ async fn from(session: &mut Session, copy: &Copy, text: &str) -> Result<Outcome,
     })))
 }
 
-async fn to(session: &mut Session, copy: &Copy, deadline: Option<tokio::time::Instant>) -> Result<Outcome, SqlError> {
+async fn to(
+    session: &mut Session,
+    copy: &Copy,
+    deadline: Option<tokio::time::Instant>,
+) -> Result<Outcome, SqlError> {
     let snapshot = session.read_snapshot().await?;
     let (planner, _) = session.planner(&snapshot);
     let plan = match &copy.relation {
@@ -385,7 +398,9 @@ fn format(options: &CopyOptions, columns: &[Column]) -> Result<CopyFormat, SqlEr
             force_null: named(&options.force_null)?,
         }),
         Layout::Binary => Ok(CopyFormat::Binary),
-        Layout::Parquet | Layout::Json => Err(SqlError::unsupported("this format of COPY is for files and objects")
-            .hint("Through the connection there are text, csv and binary.")),
+        Layout::Parquet | Layout::Json => {
+            Err(SqlError::unsupported("this format of COPY is for files and objects")
+                .hint("Through the connection there are text, csv and binary."))
+        }
     }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millpond_catalog::{
-    Catalog, Change, Column, Connector, Frozen, MaterializedView, Relation, RelationKind, Source, Table, View, Watermark,
+    Catalog, Change, Column, Connector, Frozen, MaterializedView, Relation, RelationKind, Source, Table,
+    View, Watermark,
 };
 use millpond_log::{Record, Transaction};
 use millpond_plan::{ColumnExpression, Metadata, Planner};
 use millpond_sql::statement::{
-    Alter, AlterAction, ColumnDef, Constraint, ConstraintKind, CreateMaterializedView, CreateSource, CreateTable,
-    CreateView, Drop, Expression, Format, ObjectKind, Statement, TableConflict, WatermarkDef,
+    Alter, AlterAction, ColumnDef, Constraint, ConstraintKind, CreateMaterializedView, CreateSource,
+    CreateTable, CreateView, Drop, Expression, Format, ObjectKind, Statement, TableConflict, WatermarkDef,
 };
 use millpond_sql::{Options, RelationName};
 use millpond_types::{Commit, RelationId, SqlError, SqlState, SqlType};
@@ -43,7 +44,11 @@ pub(crate) fn is_ddl(statement: &Statement) -> bool {
     )
 }
 
-pub(crate) async fn run(session: &mut Session, statement: &Statement, text: &str) -> Result<Outcome, SqlError> {
+pub(crate) async fn run(
+    session: &mut Session,
+    statement: &Statement,
+    text: &str,
+) -> Result<Outcome, SqlError> {
     session.refuse_read_only(text)?;
     leave_transaction(session).await?;
     let inner = Arc::clone(&session.inner);
@@ -86,8 +91,10 @@ async fn leave_transaction(session: &mut Session) -> Result<(), SqlError> {
             );
             Ok(())
         }
-        Block::Explicit(_) => Err(SqlError::unsupported("DDL after a write in the same transaction block is not supported")
-            .hint("COMMIT first.")),
+        Block::Explicit(_) => {
+            Err(SqlError::unsupported("DDL after a write in the same transaction block is not supported")
+                .hint("COMMIT first."))
+        }
         Block::None | Block::Failed => Ok(()),
     }
 }
@@ -153,7 +160,11 @@ pub(crate) fn new_relation(
     }
 }
 
-pub(crate) async fn create_relation(session: &mut Session, catalog: &Catalog, relation: Relation) -> Result<(), SqlError> {
+pub(crate) async fn create_relation(
+    session: &mut Session,
+    catalog: &Catalog,
+    relation: Relation,
+) -> Result<(), SqlError> {
     let change = Change::CreateRelation { relation: Box::new(relation) };
     catalog.apply(&change, Commit(0))?;
     commit(session, &change).await.map(|_| ())
@@ -176,7 +187,9 @@ async fn create_source(session: &mut Session, create: &CreateSource, text: &str)
         None => {
             options.finish()?;
             if let Some(format) = &create.format {
-                return Err(SqlError::new(SqlState::SYNTAX_ERROR, "FORMAT needs a connector").at(format.position));
+                return Err(
+                    SqlError::new(SqlState::SYNTAX_ERROR, "FORMAT needs a connector").at(format.position)
+                );
             }
             None
         }
@@ -185,8 +198,11 @@ async fn create_source(session: &mut Session, create: &CreateSource, text: &str)
     if let Some(connector) = &connector {
         let declared = columns.iter().filter(|c| c.generated.is_none());
         let fields = declared.map(|c| c.ty.field(&c.name, c.nullable)).collect();
-        let resolved =
-            millpond_connect::validate_source(&connectors::source_spec(connector, fields), &session.inner.env).await?;
+        let resolved = millpond_connect::validate_source(
+            &connectors::source_spec(connector, fields),
+            &session.inner.env,
+        )
+        .await?;
         if columns.is_empty() {
             for field in resolved.schema.fields() {
                 columns.push(Column::new(field.name(), SqlType::of(field)?, field.is_nullable()));
@@ -264,7 +280,8 @@ fn columns(definitions: &[ColumnDef]) -> Result<Vec<Column>, SqlError> {
             )
             .at(definition.position));
         }
-        let reserved = Metadata::of(&definition.name).is_some() || [ROW_ID, OP].contains(&definition.name.as_str());
+        let reserved =
+            Metadata::of(&definition.name).is_some() || [ROW_ID, OP].contains(&definition.name.as_str());
         if reserved {
             return Err(SqlError::new(
                 SqlState::INVALID_TABLE_DEFINITION,
@@ -322,12 +339,18 @@ fn check_columns(session: &Session, catalog: &Arc<Catalog>, columns: &[Column]) 
 
 fn check_generated(columns: &[Column], planned: &ColumnExpression) -> Result<(), SqlError> {
     if planned.volatile {
-        return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, "generation expression is not immutable"));
+        return Err(SqlError::new(
+            SqlState::INVALID_TABLE_DEFINITION,
+            "generation expression is not immutable",
+        ));
     }
     match planned.columns.iter().find(|c| columns[**c].generated.is_some()) {
         Some(column) => Err(SqlError::new(
             SqlState::INVALID_TABLE_DEFINITION,
-            format!("cannot use generated column \"{}\" in column generation expression", columns[*column].name),
+            format!(
+                "cannot use generated column \"{}\" in column generation expression",
+                columns[*column].name
+            ),
         )
         .detail("A generated column cannot reference another generated column.")),
         None => Ok(()),
@@ -346,13 +369,17 @@ fn watermark(
 ) -> Result<Watermark, SqlError> {
     let name = &definition.column.name;
     let column = columns.iter().position(|c| c.name == *name).ok_or_else(|| {
-        SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist")).at(definition.column.position)
+        SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"))
+            .at(definition.column.position)
     })?;
     let is_time = |ty: &SqlType| matches!(ty, SqlType::Timestamp | SqlType::Timestamptz);
     let mismatch = |what: String| SqlError::new(SqlState::DATATYPE_MISMATCH, what);
     if !is_time(&columns[column].ty) {
-        return Err(mismatch(format!("a watermark needs a timestamp, and column \"{name}\" is of type {}", columns[column].ty))
-            .at(definition.column.position));
+        return Err(mismatch(format!(
+            "a watermark needs a timestamp, and column \"{name}\" is of type {}",
+            columns[column].ty
+        ))
+        .at(definition.column.position));
     }
     let planner = own_planner(session, catalog);
     let planned = planner.plan_column_expression(&facts(columns), &definition.expression.expr, None)?;
@@ -377,7 +404,9 @@ async fn create_table(session: &mut Session, create: &CreateTable, text: &str) -
     let tag = if create.query.is_some() { "CREATE TABLE AS" } else { "CREATE TABLE" }.to_owned();
     let Some(schema) = place(session, catalog, &create.name, create.if_not_exists)? else { return Ok(tag) };
     if create.temporary {
-        return Err(SqlError::unsupported("temporary tables are not supported yet").hint("Create a plain table."));
+        return Err(
+            SqlError::unsupported("temporary tables are not supported yet").hint("Create a plain table.")
+        );
     }
     if create.query.is_some() {
         return Err(SqlError::unsupported("CREATE TABLE AS is not supported yet")
@@ -413,7 +442,12 @@ async fn create_table(session: &mut Session, create: &CreateTable, text: &str) -
         }
         None => None,
     };
-    let kind = RelationKind::Table(Table { primary_key, primary_key_name, append_only: create.append_only, watermark });
+    let kind = RelationKind::Table(Table {
+        primary_key,
+        primary_key_name,
+        append_only: create.append_only,
+        watermark,
+    });
     let mut relation = new_relation(session, catalog, schema, &create.name.name, kind, text);
     relation.columns = columns;
     relation.options = shown;
@@ -421,7 +455,10 @@ async fn create_table(session: &mut Session, create: &CreateTable, text: &str) -
     Ok(tag)
 }
 
-fn primary_key(columns: &mut [Column], constraints: &[Constraint]) -> Result<(Vec<usize>, Option<String>), SqlError> {
+fn primary_key(
+    columns: &mut [Column],
+    constraints: &[Constraint],
+) -> Result<(Vec<usize>, Option<String>), SqlError> {
     let mut key = None;
     for constraint in constraints {
         match &constraint.kind {
@@ -481,7 +518,9 @@ async fn create_view(session: &mut Session, create: &CreateView, text: &str) -> 
     let snapshot = newest(session);
     let catalog = &snapshot.catalog;
     if create.temporary {
-        return Err(SqlError::unsupported("temporary views are not supported yet").hint("Create a plain view."));
+        return Err(
+            SqlError::unsupported("temporary views are not supported yet").hint("Create a plain view.")
+        );
     }
     if create.or_replace && catalog.resolve(&create.name, &session.settings.search_path()).is_ok() {
         return Err(SqlError::unsupported("replacing a view is not supported yet").hint("DROP VIEW first."));
@@ -507,15 +546,21 @@ fn view_columns(
     names: &[millpond_sql::statement::ColumnName],
 ) -> Result<Vec<Column>, SqlError> {
     if names.len() > planned.len() {
-        return Err(SqlError::new(SqlState::INVALID_TABLE_DEFINITION, "CREATE VIEW specifies more column names than columns")
-            .at(names[planned.len()].position));
+        return Err(SqlError::new(
+            SqlState::INVALID_TABLE_DEFINITION,
+            "CREATE VIEW specifies more column names than columns",
+        )
+        .at(names[planned.len()].position));
     }
     let mut columns: Vec<Column> = Vec::with_capacity(planned.len());
     for (at, (name, ty)) in planned.iter().enumerate() {
         let name = names.get(at).map_or(name, |n| &n.name);
         if columns.iter().any(|c| c.name == *name) {
-            return Err(SqlError::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
-                .hint("Give the columns names of their own with AS."));
+            return Err(SqlError::new(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{name}\" specified more than once"),
+            )
+            .hint("Give the columns names of their own with AS."));
         }
         let ty = if *ty == SqlType::Unknown { SqlType::Text } else { ty.clone() };
         columns.push(Column::new(name, ty, true));
@@ -743,11 +788,14 @@ async fn alter_object(session: &mut Session, alter: &Alter) -> Result<String, Sq
         AlterAction::RenameColumn { from, to } => {
             refuse_dependants(catalog, &relation, "rename a column of")?;
             if relation.watermark().is_some() || relation.columns.iter().any(|c| c.generated.is_some()) {
-                return Err(SqlError::unsupported("columns of a relation with expressions of its own cannot be renamed yet")
-                    .hint("A view can give the column another name."));
+                return Err(SqlError::unsupported(
+                    "columns of a relation with expressions of its own cannot be renamed yet",
+                )
+                .hint("A view can give the column another name."));
             }
             let column = relation.column_index(&from.name).ok_or_else(|| {
-                SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{}\" does not exist", from.name)).at(from.position)
+                SqlError::new(SqlState::UNDEFINED_COLUMN, format!("column \"{}\" does not exist", from.name))
+                    .at(from.position)
             })?;
             Change::RenameColumn { id: relation.id, column, name: to.name.clone() }
         }
@@ -757,9 +805,12 @@ async fn alter_object(session: &mut Session, alter: &Alter) -> Result<String, Sq
             return Ok(tag);
         }
         _ => {
-            return Err(SqlError::unsupported(format!("this form of ALTER {} is not supported yet", alter.kind.command()))
-                .hint("RENAME TO, RENAME COLUMN, OWNER TO and, for a source, ADVANCE WATERMARK TO work.")
-                .at(alter.position));
+            return Err(SqlError::unsupported(format!(
+                "this form of ALTER {} is not supported yet",
+                alter.kind.command()
+            ))
+            .hint("RENAME TO, RENAME COLUMN, OWNER TO and, for a source, ADVANCE WATERMARK TO work.")
+            .at(alter.position));
         }
     };
     catalog.apply(&change, Commit(0))?;
@@ -775,9 +826,12 @@ fn refuse_dependants(catalog: &Catalog, relation: &Relation, verb: &str) -> Resu
         return Ok(());
     }
     let names: Vec<String> = dependants.iter().map(|r| r.described()).collect();
-    Err(SqlError::unsupported(format!("cannot {verb} {} because other objects depend on it", relation.described()))
-        .detail(format!("They are {}.", names.join(", ")))
-        .hint("Drop them first, and create them again."))
+    Err(SqlError::unsupported(format!(
+        "cannot {verb} {} because other objects depend on it",
+        relation.described()
+    ))
+    .detail(format!("They are {}.", names.join(", ")))
+    .hint("Drop them first, and create them again."))
 }
 
 async fn advance_watermark(
@@ -798,14 +852,16 @@ async fn advance_watermark(
     let micros = match value {
         datafusion::common::ScalarValue::TimestampMicrosecond(Some(micros), _) => micros,
         _ => {
-            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "a watermark cannot be NULL").at(expression.position));
+            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "a watermark cannot be NULL")
+                .at(expression.position));
         }
     };
     let to = millpond_types::EventTime(micros);
     if let Some(now) = session.inner.log.watermark(relation.id)
         && to < now
     {
-        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "a watermark cannot go back").at(expression.position));
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "a watermark cannot go back")
+            .at(expression.position));
     }
     let record = Record::AdvanceWatermark { topic: relation.id, to };
     let ticket = session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
@@ -814,13 +870,20 @@ async fn advance_watermark(
     Ok(())
 }
 
-async fn comment_on(session: &mut Session, comment: &millpond_sql::statement::Comment) -> Result<String, SqlError> {
+async fn comment_on(
+    session: &mut Session,
+    comment: &millpond_sql::statement::Comment,
+) -> Result<String, SqlError> {
     let snapshot = newest(session);
     let path = session.settings.search_path();
     if comment.kind == ObjectKind::Schema {
-        return Err(SqlError::unsupported("comments on schemas are not kept").hint("Comment on relations and columns."));
+        return Err(SqlError::unsupported("comments on schemas are not kept")
+            .hint("Comment on relations and columns."));
     }
-    let relation = snapshot.catalog.resolve_kind(&comment.name, comment.kind, &path).map_err(|e| comment.name.mark(e))?;
+    let relation = snapshot
+        .catalog
+        .resolve_kind(&comment.name, comment.kind, &path)
+        .map_err(|e| comment.name.mark(e))?;
     let column = match &comment.column {
         Some(column) => Some(relation.column_index(&column.name).ok_or_else(|| {
             SqlError::new(
@@ -836,4 +899,3 @@ async fn comment_on(session: &mut Session, comment: &millpond_sql::statement::Co
     session.inner.forget_target(relation.id);
     Ok("COMMENT".to_owned())
 }
-

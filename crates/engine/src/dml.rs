@@ -114,7 +114,8 @@ pub(crate) async fn insert_batch(
             }
             let fresh: BooleanArray = present.iter().map(|id| Some(id.is_none())).collect();
             let inserted = compute::filter_record_batch(&batch, &fresh).map_err(internal)?;
-            let excluded = compute::filter_record_batch(&batch, &compute::not(&fresh).map_err(internal)?).map_err(internal)?;
+            let excluded = compute::filter_record_batch(&batch, &compute::not(&fresh).map_err(internal)?)
+                .map_err(internal)?;
             let ids: Vec<RowId> = present.iter().flatten().copied().collect();
             let mut old = gather(image, &ids)?;
             let mut both = side_by_side(&old, &excluded)?;
@@ -232,7 +233,8 @@ fn matching(
         .map_err(internal)?;
         let mut values: Vec<ArrayRef> = Vec::with_capacity(point.len());
         for expr in point {
-            let value = physical(&bind(expr, parameters)?, &one.schema())?.evaluate(&one).map_err(from_datafusion)?;
+            let value =
+                physical(&bind(expr, parameters)?, &one.schema())?.evaluate(&one).map_err(from_datafusion)?;
             values.push(value.into_array(1).map_err(from_datafusion)?);
         }
         let found = image.rows.find(&values).map_err(fault)?;
@@ -258,9 +260,17 @@ fn fault(fault: millpond_state::StateFault) -> SqlError {
     SqlError::internal(fault.to_string())
 }
 
-fn find(image: &TableImage, target: &Target, key: &[usize], batch: &RecordBatch) -> Result<Vec<Option<RowId>>, SqlError> {
+fn find(
+    image: &TableImage,
+    target: &Target,
+    key: &[usize],
+    batch: &RecordBatch,
+) -> Result<Vec<Option<RowId>>, SqlError> {
     let columns: Vec<ArrayRef> = key.iter().map(|c| Arc::clone(batch.column(*c))).collect();
-    image.rows.find(&columns).map_err(|fault| SqlError::internal(format!("{}: {fault}", target.relation.name)))
+    image
+        .rows
+        .find(&columns)
+        .map_err(|fault| SqlError::internal(format!("{}: {fault}", target.relation.name)))
 }
 
 /// For each row, whether an earlier row of the batch has the same key.
@@ -306,7 +316,8 @@ fn check_keys_kept(key: &[usize], old: &RecordBatch, new: &RecordBatch) -> Resul
 
 fn keys_equal(key: &[usize], old: &RecordBatch, new: &RecordBatch) -> Result<bool, SqlError> {
     for column in key {
-        let differs = compute::kernels::cmp::distinct(old.column(*column), new.column(*column)).map_err(internal)?;
+        let differs =
+            compute::kernels::cmp::distinct(old.column(*column), new.column(*column)).map_err(internal)?;
         if differs.true_count() > 0 {
             return Ok(false);
         }
@@ -323,10 +334,12 @@ fn assign(
 ) -> Result<RecordBatch, SqlError> {
     let mut columns = Vec::with_capacity(assignments.len());
     for expr in assignments {
-        let value = physical(&bind(expr, parameters)?, &input.schema())?.evaluate(input).map_err(from_datafusion)?;
+        let value =
+            physical(&bind(expr, parameters)?, &input.schema())?.evaluate(input).map_err(from_datafusion)?;
         columns.push(value.into_array(input.num_rows()).map_err(from_datafusion)?);
     }
-    let nullable: Vec<Field> = target.declared.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    let nullable: Vec<Field> =
+        target.declared.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
     let batch = RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns).map_err(internal)?;
     target.complete(&batch)
 }
@@ -334,7 +347,13 @@ fn assign(
 /// The rows that are there beside those that were to come, whose columns are named `excluded.<column>`.
 fn side_by_side(old: &RecordBatch, excluded: &RecordBatch) -> Result<RecordBatch, SqlError> {
     let mut fields: Vec<Field> = old.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
-    fields.extend(excluded.schema().fields().iter().map(|f| f.as_ref().clone().with_name(format!("excluded.{}", f.name()))));
+    fields.extend(
+        excluded
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_name(format!("excluded.{}", f.name()))),
+    );
     let columns = old.columns().iter().chain(excluded.columns()).cloned().collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(internal)
 }
@@ -354,7 +373,8 @@ fn with_column(batch: &RecordBatch, stored: &SchemaRef, column: ArrayRef) -> Res
 
 /// The same columns under the declared names; NOT NULL is checked later, so every column may hold NULLs.
 pub(crate) fn rename(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch, SqlError> {
-    let fields: Vec<Field> = declared.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    let fields: Vec<Field> =
+        declared.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), batch.columns().to_vec()).map_err(internal)
 }
 
@@ -373,12 +393,15 @@ fn returning(
     let mut columns = Vec::new();
     let mut fields = Vec::new();
     for (expr, (name, ty)) in returning.expressions.iter().zip(&returning.columns) {
-        let value = physical(&bind(expr, cx.parameters)?, &target.declared)?.evaluate(&input).map_err(from_datafusion)?;
+        let value = physical(&bind(expr, cx.parameters)?, &target.declared)?
+            .evaluate(&input)
+            .map_err(from_datafusion)?;
         columns.push(value.into_array(input.num_rows()).map_err(from_datafusion)?);
         fields.push(ty.field(name, true));
     }
     let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(input.num_rows()));
-    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(internal)?;
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+        .map_err(internal)?;
     Ok(Some(batch))
 }
 
@@ -399,4 +422,3 @@ fn bind(expr: &Expr, parameters: &[ScalarValue]) -> Result<Expr, SqlError> {
     });
     bound.map(|t| t.data).map_err(from_datafusion)
 }
-

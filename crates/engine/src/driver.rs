@@ -78,7 +78,12 @@ impl DriverHandle {
 enum Phase {
     Running,
     /// The view is with a thread that feeds it history; what happens meanwhile waits here.
-    Building { spool: Vec<SpooledEpoch>, bytes: usize, rows_done: Arc<AtomicU64>, reads: Vec<RelationId> },
+    Building {
+        spool: Vec<SpooledEpoch>,
+        bytes: usize,
+        rows_done: Arc<AtomicU64>,
+        reads: Vec<RelationId>,
+    },
     Failed(String),
 }
 
@@ -232,7 +237,8 @@ impl Driver {
                     return;
                 }
                 Command::Checkpoint(Some(reply)) => {
-                    let _ = reply.send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log has failed")));
+                    let _ = reply
+                        .send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log has failed")));
                 }
                 Command::Checkpoint(None) | Command::Built(_) => {}
                 Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
@@ -334,9 +340,12 @@ impl Driver {
                         let declared: Vec<usize> = (0..table.relation.columns.len()).collect();
                         match delta.batch.project(&declared) {
                             Ok(batch) => {
-                                changes.push(frame.topic, Piece { delta: delta.with_batch(batch), facts: None });
+                                changes
+                                    .push(frame.topic, Piece { delta: delta.with_batch(batch), facts: None });
                             }
-                            Err(fault) => error!(table = %table.relation.name, %fault, "a changelog cannot be read"),
+                            Err(fault) => {
+                                error!(table = %table.relation.name, %fault, "a changelog cannot be read")
+                            }
                         }
                     }
                     Err(fault) => {
@@ -376,7 +385,10 @@ impl Driver {
                 Phase::Running => {
                     let view = live.view.as_mut().expect("a running view is at home");
                     let reads = view.reads();
-                    if !reads.iter().any(|r| changes.relations.contains_key(r) || changes.watermarks.contains_key(r)) {
+                    if !reads
+                        .iter()
+                        .any(|r| changes.relations.contains_key(r) || changes.watermarks.contains_key(r))
+                    {
                         continue;
                     }
                     match guarded(|| view.step(&changes, self.config.epoch_rows)) {
@@ -424,11 +436,14 @@ impl Driver {
             };
             let mut deltas = Vec::new();
             for batch in heap.iter().flat_map(|heap| heap.batches(None)) {
-                match batch.map_err(|f| f.to_string()).and_then(|b| {
-                    crate::view::history_piece(b, declared).map_err(|e| e.to_string())
-                }) {
+                match batch
+                    .map_err(|f| f.to_string())
+                    .and_then(|b| crate::view::history_piece(b, declared).map_err(|e| e.to_string()))
+                {
                     Ok(piece) => deltas.push(piece.delta),
-                    Err(why) => error!(sink = %relation.name, %why, "the contents of its input cannot be read"),
+                    Err(why) => {
+                        error!(sink = %relation.name, %why, "the contents of its input cannot be read")
+                    }
                 }
             }
             self.outgoing.insert(relation.id, deltas);
@@ -454,7 +469,8 @@ impl Driver {
         error!(view = %name, %why, "a materialized view has failed");
         for dependant in self.catalog.transitive_dependants(id) {
             if let Some(live) = self.views.get_mut(&dependant) {
-                let why = if dependant == id { why.clone() } else { format!("its input \"{name}\" has failed") };
+                let why =
+                    if dependant == id { why.clone() } else { format!("its input \"{name}\" has failed") };
                 live.phase = Phase::Failed(why);
                 self.touched.insert(dependant);
             }
@@ -560,14 +576,19 @@ impl Driver {
     /// Builds a view from the history of its inputs up to the cut: at once if it is small, else on a thread.
     pub fn create_view(&mut self, relation: &Arc<Relation>) {
         self.touched.insert(relation.id);
-        let view = match View::new(&self.catalog, Arc::clone(relation), self.new_graph()) {
-            Ok(mut view) => {
-                view.skip_retraction = self.config.skip_retraction;
-                view
-            }
+        let made =
+            View::new(&self.catalog, Arc::clone(relation), self.new_graph()).map_err(|why| why.to_string());
+        let started = made.and_then(|mut view| {
+            guarded(|| view.start())?;
+            view.skip_retraction = self.config.skip_retraction;
+            Ok(view)
+        });
+        let view = match started {
+            Ok(view) => view,
             Err(why) => {
-                let phase = Phase::Failed(why.to_string());
-                self.views.insert(relation.id, LiveView { relation: Arc::clone(relation), view: None, phase });
+                let phase = Phase::Failed(why);
+                self.views
+                    .insert(relation.id, LiveView { relation: Arc::clone(relation), view: None, phase });
                 return;
             }
         };
@@ -576,7 +597,8 @@ impl Driver {
             Ok(history) => history,
             Err(why) => {
                 let phase = Phase::Failed(why);
-                self.views.insert(relation.id, LiveView { relation: Arc::clone(relation), view: None, phase });
+                self.views
+                    .insert(relation.id, LiveView { relation: Arc::clone(relation), view: None, phase });
                 return;
             }
         };
@@ -674,7 +696,9 @@ impl Driver {
 
     /// Whether epochs should wait, because a view that is being built has too much to catch up with.
     fn is_overtaxed(&self) -> bool {
-        self.views.values().any(|live| matches!(&live.phase, Phase::Building { bytes, .. } if *bytes > SPOOL_BYTES))
+        self.views
+            .values()
+            .any(|live| matches!(&live.phase, Phase::Building { bytes, .. } if *bytes > SPOOL_BYTES))
     }
 
     pub fn publish(&mut self) {
@@ -691,7 +715,9 @@ impl Driver {
                 contents.epoch = cut;
             }
         }
-        self.counters.state_bytes.store(self.contents.values().map(|c| c.state_bytes).sum(), Ordering::Relaxed);
+        self.counters
+            .state_bytes
+            .store(self.contents.values().map(|c| c.state_bytes).sum(), Ordering::Relaxed);
         self.publisher.send_replace(Arc::new(Snapshot {
             cut,
             catalog: Arc::clone(&self.catalog),
@@ -758,7 +784,8 @@ impl Driver {
             }
         }
         self.feed_sinks();
-        let sinks = self.sinks.values_mut().map(|sink| (sink.relation.name.clone(), sink.commit(self.cut))).collect();
+        let sinks =
+            self.sinks.values_mut().map(|sink| (sink.relation.name.clone(), sink.commit(self.cut))).collect();
         let pause = self.env.clock.monotonic().saturating_sub(start);
         let draft = crate::checkpoint::Draft {
             cut: self.cut,
@@ -798,7 +825,8 @@ impl Driver {
 /// Makes a panic of a view's operators a failure of that view alone.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let what =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(format!("an operator panicked: {}", what.unwrap_or("without a message")))
     })
 }

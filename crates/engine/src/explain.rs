@@ -21,10 +21,14 @@ use crate::view::{plan_incremental, plan_query};
 
 pub(crate) async fn run(session: &mut Session, explain: &Explain) -> Result<Outcome, SqlError> {
     if explain.analyze {
-        return Err(SqlError::unsupported("EXPLAIN ANALYZE is not supported yet").hint("EXPLAIN shows the plan."));
+        return Err(
+            SqlError::unsupported("EXPLAIN ANALYZE is not supported yet").hint("EXPLAIN shows the plan.")
+        );
     }
     if explain.format == ExplainFormat::Json {
-        return Err(SqlError::unsupported("EXPLAIN (FORMAT JSON) is not supported yet").hint("Use FORMAT TEXT."));
+        return Err(
+            SqlError::unsupported("EXPLAIN (FORMAT JSON) is not supported yet").hint("Use FORMAT TEXT.")
+        );
     }
     let snapshot = session.planning_snapshot();
     let text = match &explain.statement.statement {
@@ -36,10 +40,13 @@ pub(crate) async fn run(session: &mut Session, explain: &Explain) -> Result<Outc
             plan_incremental(&query, lateness, create.emit.into())?.to_string()
         }
         _ => {
-            let prepared = session.plan(Arc::new((*explain.statement).clone()), Vec::new().into(), &snapshot)?;
+            let prepared =
+                session.plan(Arc::new((*explain.statement).clone()), Vec::new().into(), &snapshot)?;
             match &*prepared.action {
                 Action::Query(plan) => plan.logical.display_indent().to_string(),
-                Action::Insert(plan) => format!("Insert\n{}", indent(&plan.rows.display_indent().to_string())),
+                Action::Insert(plan) => {
+                    format!("Insert\n{}", indent(&plan.rows.display_indent().to_string()))
+                }
                 Action::Update(plan) => point_or_scan("Update", plan.point.is_some(), plan.filter.as_ref()),
                 Action::Delete(plan) => point_or_scan("Delete", plan.point.is_some(), plan.filter.as_ref()),
                 Action::Utility => {
@@ -75,7 +82,11 @@ pub(crate) fn verify_columns(session: &Session, name: &RelationName) -> Result<V
     let relation =
         snapshot.catalog.resolve_kind(name, ObjectKind::MaterializedView, &path).map_err(|e| name.mark(e))?;
     let mut columns = vec![Column { name: "difference".into(), ty: SqlType::Int8, origin: None }];
-    columns.extend(relation.columns.iter().map(|c| Column { name: c.name.clone(), ty: c.ty.clone(), origin: None }));
+    columns.extend(relation.columns.iter().map(|c| Column {
+        name: c.name.clone(),
+        ty: c.ty.clone(),
+        origin: None,
+    }));
     Ok(columns)
 }
 
@@ -128,7 +139,8 @@ fn difference(
     let named = |batches: &[RecordBatch]| -> Result<RecordBatch, SqlError> {
         let mut renamed = Vec::with_capacity(batches.len());
         for batch in batches {
-            renamed.push(RecordBatch::try_new(Arc::clone(schema), batch.columns().to_vec()).map_err(internal)?);
+            renamed
+                .push(RecordBatch::try_new(Arc::clone(schema), batch.columns().to_vec()).map_err(internal)?);
         }
         concat_batches(schema, &renamed).map_err(internal)
     };
@@ -142,13 +154,15 @@ fn difference(
         let entry = counts.entry(row.owned()).or_insert((0, at as u32));
         entry.0 += if at < kept_rows { 1 } else { -1 };
     }
-    let mut wrong: Vec<(u32, i64)> = counts.into_values().filter(|(n, _)| *n != 0).map(|(n, at)| (at, n)).collect();
+    let mut wrong: Vec<(u32, i64)> =
+        counts.into_values().filter(|(n, _)| *n != 0).map(|(n, at)| (at, n)).collect();
     wrong.sort_unstable();
     let rows = UInt32Array::from_iter_values(wrong.iter().map(|(at, _)| *at));
     let picked = take_record_batch(&all, &rows).map_err(internal)?;
     let mut fields = vec![SqlType::Int8.field("difference", false)];
     fields.extend(schema.fields().iter().map(|f| f.as_ref().clone()));
-    let mut arrays: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(wrong.iter().map(|(_, n)| *n)))];
+    let mut arrays: Vec<ArrayRef> =
+        vec![Arc::new(Int64Array::from_iter_values(wrong.iter().map(|(_, n)| *n)))];
     arrays.extend(picked.columns().iter().cloned());
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(internal)
 }

@@ -136,9 +136,9 @@ impl Inner {
 
     /// What writes to a relation need, made once per version of it.
     pub fn target(&self, catalog: &Arc<Catalog>, id: RelationId) -> Result<Arc<Target>, SqlError> {
-        let relation = catalog
-            .relation(id)
-            .ok_or_else(|| SqlError::new(SqlState::UNDEFINED_TABLE, format!("relation {id} does not exist")))?;
+        let relation = catalog.relation(id).ok_or_else(|| {
+            SqlError::new(SqlState::UNDEFINED_TABLE, format!("relation {id} does not exist"))
+        })?;
         let cached = (id, relation.schema_version);
         if let Some(target) = self.targets.read().get(&cached)
             && Arc::ptr_eq(&target.relation, relation)
@@ -157,7 +157,8 @@ impl Inner {
         }
         let snapshot = self.snapshot();
         let contents = snapshot.readable(&target.relation)?;
-        let mut rows = Stored::new(&target.relation.name, Arc::clone(&target.stored), identity(&target.relation));
+        let mut rows =
+            Stored::new(&target.relation.name, Arc::clone(&target.stored), identity(&target.relation));
         let mut next_row_id = 0;
         for batch in contents.heap.batches(None) {
             let batch = batch.map_err(|fault| SqlError::internal(fault.to_string()))?;
@@ -260,7 +261,9 @@ impl Inner {
 pub(crate) fn log_error(error: &LogError) -> SqlError {
     let state = if error.is_disk_full() { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
     SqlError::new(state, format!("could not write to the log: {error}"))
-        .detail("What was being written may or may not be there after a restart; nothing acknowledged is lost.")
+        .detail(
+            "What was being written may or may not be there after a restart; nothing acknowledged is lost.",
+        )
         .hint("Look at the disk, then start the server again.")
 }
 
@@ -279,5 +282,9 @@ fn datafusion_state(config: &EngineConfig) -> Result<SessionState, SqlError> {
         .with_memory_pool(pool)
         .build_arc()
         .map_err(millpond_functions::error::from_datafusion)?;
-    Ok(SessionStateBuilder::new().with_config(session).with_runtime_env(runtime).with_default_features().build())
+    Ok(SessionStateBuilder::new()
+        .with_config(session)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .build())
 }

@@ -176,7 +176,11 @@ pub async fn rows(session: &mut Session, sql: &str) -> Result<Vec<Vec<String>>, 
         let Outcome::Rows { columns, stream, .. } = session.execute(&prepared, &[]).await? else { continue };
         let batches: Vec<_> = stream.try_collect().await.map_err(from_datafusion)?;
         for batch in batches {
-            let formatters = batch.columns().iter().zip(&columns).map(|(array, column)| text::Formatter::new(array, &column.ty));
+            let formatters = batch
+                .columns()
+                .iter()
+                .zip(&columns)
+                .map(|(array, column)| text::Formatter::new(array, &column.ty));
             let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
             for row in 0..batch.num_rows() {
                 let cell = |formatter: &text::Formatter| {

@@ -35,11 +35,14 @@ pub(crate) async fn open(
     let (checkpoints, manifest) = open_checkpoints(&config, &env).await?;
     let (observer, groups) = bounded(GROUPS_WAITING);
     let options = LogOptions { verify_from: manifest.cut, ..LogOptions::default() };
-    let (log, recovered) =
-        Log::open(env.clone(), &config.data_dir.join("journal"), options, observer).map_err(|e| open_error(&e))?;
+    let (log, recovered) = Log::open(env.clone(), &config.data_dir.join("journal"), options, observer)
+        .map_err(|e| open_error(&e))?;
     if recovered.last_commit < manifest.cut {
         return Err(SqlError::new(SqlState::DATA_CORRUPTED, "the log ends before the newest checkpoint")
-            .detail(format!("It ends at commit {}; the checkpoint is of {}.", recovered.last_commit, manifest.cut))
+            .detail(format!(
+                "It ends at commit {}; the checkpoint is of {}.",
+                recovered.last_commit, manifest.cut
+            ))
             .hint("Was the data directory replaced, or the object store that of another server?"));
     }
     let pool = rayon::ThreadPoolBuilder::new()
@@ -126,17 +129,25 @@ fn empty_snapshot() -> Snapshot {
 
 /// Fills the driver with what the checkpoint holds. A view whose state is not in it, or belongs to another plan, is built
 /// again from its inputs.
-async fn restore(driver: &mut Driver, checkpoints: &Checkpoints, manifest: &Manifest) -> Result<(), SqlError> {
+async fn restore(
+    driver: &mut Driver,
+    checkpoints: &Checkpoints,
+    manifest: &Manifest,
+) -> Result<(), SqlError> {
     if manifest.catalog.is_null() {
         return Ok(());
     }
     let corrupt = |what: &str, e: serde_json::Error| {
-        SqlError::new(SqlState::DATA_CORRUPTED, format!("the {what} of manifest {} cannot be read", manifest.number))
-            .detail(format!("{e}."))
+        SqlError::new(
+            SqlState::DATA_CORRUPTED,
+            format!("the {what} of manifest {} cannot be read", manifest.number),
+        )
+        .detail(format!("{e}."))
     };
     let catalog: Catalog =
         serde_json::from_value(manifest.catalog.clone()).map_err(|e| corrupt("catalog", e))?;
-    let extra: Extra = serde_json::from_value(manifest.extra.clone()).map_err(|e| corrupt("extra part", e))?;
+    let extra: Extra =
+        serde_json::from_value(manifest.extra.clone()).map_err(|e| corrupt("extra part", e))?;
     let catalog = Arc::new(catalog);
     driver.catalog = Arc::clone(&catalog);
     driver.cut = manifest.cut;
@@ -183,8 +194,11 @@ async fn restore_view(
         return Ok(None);
     };
     let fault = |what: String| {
-        SqlError::new(SqlState::DATA_CORRUPTED, format!("the state of \"{}\" cannot be restored", relation.name))
-            .detail(format!("{what}."))
+        SqlError::new(
+            SqlState::DATA_CORRUPTED,
+            format!("the state of \"{}\" cannot be restored", relation.name),
+        )
+        .detail(format!("{what}."))
     };
     view.restore_rows(runs).map_err(|f| fault(f.to_string()))?;
     for node in view.graph.node_stats() {

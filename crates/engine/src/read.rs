@@ -153,6 +153,7 @@ impl RecordBatchStream for Cancellable {
 pub(crate) fn too_slow(snapshot: &Snapshot, wanted: Commit) -> SqlError {
     SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "the views have not caught up in time")
         .detail(format!("The newest published epoch is {}, and {wanted} was waited for.", snapshot.cut))
-        .hint("SET millpond.read = 'latest' reads without waiting; millpond.read_timeout is the longest wait.")
+        .hint(
+            "SET millpond.read = 'latest' reads without waiting; millpond.read_timeout is the longest wait.",
+        )
 }
-

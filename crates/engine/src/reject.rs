@@ -34,7 +34,8 @@ pub(crate) const ERRORS_TOPIC: RelationId = RelationId(u32::MAX);
 
 /// Refused input of a relation, as a write to [`ERRORS_TOPIC`].
 pub(crate) fn errors_write(relation: RelationId, rows: &[ErrorRow]) -> Result<Write, SqlError> {
-    let text = |f: fn(&ErrorRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(f))) as ArrayRef;
+    let text =
+        |f: fn(&ErrorRow) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(f))) as ArrayRef;
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("relation", Arc::new(Int64Array::from_value(i64::from(relation.0), rows.len()))),
         ("line", Arc::new(rows.iter().map(|r| r.line).collect::<Int64Array>())),
@@ -43,8 +44,9 @@ pub(crate) fn errors_write(relation: RelationId, rows: &[ErrorRow]) -> Result<Wr
         ("sqlstate", text(|r| &r.sqlstate)),
         ("message", text(|r| &r.message)),
     ];
-    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, n == "line")))
-        .map_err(crate::target::internal)?;
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, n == "line")))
+            .map_err(crate::target::internal)?;
     Ok(Write {
         topic: ERRORS_TOPIC,
         partition: PartitionId(0),
@@ -59,7 +61,8 @@ pub(crate) fn errors_write(relation: RelationId, rows: &[ErrorRow]) -> Result<Wr
 
 /// Reads a frame of [`ERRORS_TOPIC`]; rows that are not of that form are passed over.
 pub(crate) fn read_errors(batch: &RecordBatch) -> Vec<(RelationId, ErrorRow)> {
-    let number = |name: &str| batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<Int64Array>());
+    let number =
+        |name: &str| batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<Int64Array>());
     let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<StringArray>());
     let (Some(relation), Some(line)) = (number("relation"), number("line")) else { return Vec::new() };
     let (Some(operator), Some(row)) = (text("operator"), text("row")) else { return Vec::new() };
@@ -240,7 +243,10 @@ mod tests {
         for n in 0..ROWS_PER_RELATION + 5 {
             refused.add(id, n, 1);
         }
-        assert_eq!((refused.rows().count(), refused.count(id)), (ROWS_PER_RELATION, ROWS_PER_RELATION as u64 + 5));
+        assert_eq!(
+            (refused.rows().count(), refused.count(id)),
+            (ROWS_PER_RELATION, ROWS_PER_RELATION as u64 + 5)
+        );
         refused.add(id, ROWS_PER_RELATION + 1, -1);
         assert_eq!(refused.count(id), ROWS_PER_RELATION as u64 + 4);
     }

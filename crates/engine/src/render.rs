@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use millpond_dataflow::{
-    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec, InputId, MapSpec,
-    NodeId, OutputId, WindowKind, WindowSpec,
+    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec,
+    InputId, MapSpec, NodeId, OutputId, WindowKind, WindowSpec,
 };
 use millpond_functions::window::{Hop, Tumble};
 use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
@@ -51,11 +51,17 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                 let spec = aggregate_spec(aggregate, source_node(0), node);
                 graph.add_aggregate(source(0), spec)?
             }
-            Operator::HopAggregate(hop) => graph.add_hop_aggregate(source(0), hop_spec(hop, source_node(0), node)?)?,
+            Operator::HopAggregate(hop) => {
+                graph.add_hop_aggregate(source(0), hop_spec(hop, source_node(0), node)?)?
+            }
             Operator::Window(window) => {
                 let kind = match window.window {
-                    planned::WindowKind::Tumble { size, offset } => WindowKind::Tumble(Tumble::new(size, Some(offset))?),
-                    planned::WindowKind::Hop { slide, size, offset } => WindowKind::Hop(Hop::new(slide, size, Some(offset))?),
+                    planned::WindowKind::Tumble { size, offset } => {
+                        WindowKind::Tumble(Tumble::new(size, Some(offset))?)
+                    }
+                    planned::WindowKind::Hop { slide, size, offset } => {
+                        WindowKind::Hop(Hop::new(slide, size, Some(offset))?)
+                    }
                 };
                 graph.add_window(source(0), WindowSpec { time: window.time, kind })?
             }

@@ -60,8 +60,13 @@ impl<R: Readable + 'static> TableProvider for Provider<R> {
         let parts = self.0.parts(state.config().target_partitions()).max(1);
         let streams = (0..parts).map(|part| {
             let projection = projection.clone();
-            Arc::new(Part { readable: Arc::clone(&self.0), part, parts, projection, schema: Arc::clone(&schema) })
-                as Arc<dyn PartitionStream>
+            Arc::new(Part {
+                readable: Arc::clone(&self.0),
+                part,
+                parts,
+                projection,
+                schema: Arc::clone(&schema),
+            }) as Arc<dyn PartitionStream>
         });
         let streams = streams.collect();
         Ok(Arc::new(StreamingTableExec::try_new(schema, streams, None, Vec::new(), false, limit)?))

@@ -9,8 +9,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::scalar::ScalarValue;
 use millpond_plan::{DeletePlan, InsertPlan, PlanSettings, Planner, QueryPlan, UpdatePlan};
 use millpond_sql::statement::{self, Statement};
-use parking_lot::Mutex;
 use millpond_types::{Commit, EventTime, SqlError, SqlState, SqlType};
+use parking_lot::Mutex;
 
 use crate::cursor::Cursor;
 use crate::inner::Inner;
@@ -104,7 +104,10 @@ impl CancelHandle {
             loop {
                 let woken = self.wake.notified();
                 if self.requested() {
-                    return SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request");
+                    return SqlError::new(
+                        SqlState::QUERY_CANCELED,
+                        "canceling statement due to user request",
+                    );
                 }
                 woken.await;
             }
@@ -227,7 +230,11 @@ impl Session {
     }
 
     /// Runs a planned statement. A plan that the catalog has outgrown since is made again.
-    pub async fn execute(&mut self, prepared: &Prepared, parameters: &[ScalarValue]) -> Result<Outcome, SqlError> {
+    pub async fn execute(
+        &mut self,
+        prepared: &Prepared,
+        parameters: &[ScalarValue],
+    ) -> Result<Outcome, SqlError> {
         self.settle();
         self.cancel.begin_statement();
         self.describe_activity("active", Some(&prepared.statement.text));
@@ -258,7 +265,11 @@ impl Session {
         if parameters.len() != prepared.parameters.len() {
             return Err(SqlError::new(
                 SqlState::PROTOCOL_VIOLATION,
-                format!("bind message supplies {} parameters, but the statement requires {}", parameters.len(), prepared.parameters.len()),
+                format!(
+                    "bind message supplies {} parameters, but the statement requires {}",
+                    parameters.len(),
+                    prepared.parameters.len()
+                ),
             ));
         }
         match &*prepared.action {
@@ -278,7 +289,9 @@ impl Session {
                 let columns = prepared.columns.as_deref().unwrap_or_default().to_vec();
                 Ok(Outcome::Rows { columns, stream, tag: RowsTag::Select })
             }
-            Action::Insert(_) | Action::Update(_) | Action::Delete(_) => self.write(prepared, parameters).await,
+            Action::Insert(_) | Action::Update(_) | Action::Delete(_) => {
+                self.write(prepared, parameters).await
+            }
             Action::Utility => self.utility(Arc::clone(&prepared.statement), deadline).await,
         }
     }
@@ -319,7 +332,9 @@ impl Session {
         }
         let tag = format!("{verb} {}", written.rows);
         Ok(match written.returned {
-            Some(batch) => rows(prepared.columns.as_deref().unwrap_or_default().to_vec(), batch, RowsTag::Fixed(tag)),
+            Some(batch) => {
+                rows(prepared.columns.as_deref().unwrap_or_default().to_vec(), batch, RowsTag::Fixed(tag))
+            }
             None => Outcome::Command { tag },
         })
     }

@@ -32,16 +32,27 @@ struct Setting {
     description: &'static str,
 }
 
-const fn setting(name: &'static str, default: &'static str, kind: Kind, description: &'static str) -> Setting {
+const fn setting(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    description: &'static str,
+) -> Setting {
     Setting { name, default, kind, reported: false, description }
 }
 
-const fn reported(name: &'static str, default: &'static str, kind: Kind, description: &'static str) -> Setting {
+const fn reported(
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    description: &'static str,
+) -> Setting {
     Setting { name, default, kind, reported: true, description }
 }
 
 pub const SERVER_VERSION: &str = "15.14";
-const UTC_NAMES: &[&str] = &["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Universal", "UCT", "Z", "0", "+00", "+00:00", "00:00"];
+const UTC_NAMES: &[&str] =
+    &["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Universal", "UCT", "Z", "0", "+00", "+00:00", "00:00"];
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
 const TABLE: &[Setting] = &[
@@ -54,11 +65,31 @@ const TABLE: &[Setting] = &[
         Kind::Word(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]),
         "least severity of messages that are sent",
     ),
-    reported("DateStyle", "ISO, MDY", Kind::Only(&["ISO, MDY", "ISO", "ISO,MDY", "ISO, YMD", "ISO,YMD"]), "form of dates"),
-    setting("default_transaction_isolation", "repeatable read", Kind::Word(ISOLATION), "isolation of new transactions"),
+    reported(
+        "DateStyle",
+        "ISO, MDY",
+        Kind::Only(&["ISO, MDY", "ISO", "ISO,MDY", "ISO, YMD", "ISO,YMD"]),
+        "form of dates",
+    ),
+    setting(
+        "default_transaction_isolation",
+        "repeatable read",
+        Kind::Word(ISOLATION),
+        "isolation of new transactions",
+    ),
     reported("default_transaction_read_only", "off", Kind::Boolean, "whether new transactions only read"),
-    setting("extra_float_digits", "1", Kind::Only(&["1", "2", "3"]), "floats are printed with the digits that they need"),
-    setting("idle_in_transaction_session_timeout", "0", Kind::Time, "end a session whose transaction stays idle"),
+    setting(
+        "extra_float_digits",
+        "1",
+        Kind::Only(&["1", "2", "3"]),
+        "floats are printed with the digits that they need",
+    ),
+    setting(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Kind::Time,
+        "end a session whose transaction stays idle",
+    ),
     reported("in_hot_standby", "off", Kind::Fixed, "whether the server is a standby"),
     reported("integer_datetimes", "on", Kind::Fixed, "timestamps are integers"),
     reported("IntervalStyle", "postgres", Kind::Only(&["postgres"]), "form of intervals"),
@@ -75,17 +106,47 @@ const TABLE: &[Setting] = &[
         Kind::Word(&["session", "latest", "strict"]),
         "what a SELECT waits for: the session's own writes, nothing, or everything acknowledged to anybody",
     ),
-    setting("millpond.read_timeout", "10s", Kind::Time, "longest wait of a SELECT for the views that it names"),
-    setting("rw_implicit_flush", "on", Kind::Only(&["on", "true", "1", "yes"]), "reads see the session's own writes"),
+    setting(
+        "millpond.read_timeout",
+        "10s",
+        Kind::Time,
+        "longest wait of a SELECT for the views that it names",
+    ),
+    setting(
+        "rw_implicit_flush",
+        "on",
+        Kind::Only(&["on", "true", "1", "yes"]),
+        "reads see the session's own writes",
+    ),
     setting("row_security", "on", Kind::Boolean, "row security (there are no policies)"),
-    setting("search_path", "\"$user\", public", Kind::Text, "schemas that unqualified names are looked up in"),
+    setting(
+        "search_path",
+        "\"$user\", public",
+        Kind::Text,
+        "schemas that unqualified names are looked up in",
+    ),
     reported("server_encoding", "UTF8", Kind::Fixed, "encoding of the server"),
-    reported("server_version", SERVER_VERSION, Kind::Fixed, "version of PostgreSQL whose behaviour is followed"),
+    reported(
+        "server_version",
+        SERVER_VERSION,
+        Kind::Fixed,
+        "version of PostgreSQL whose behaviour is followed",
+    ),
     setting("server_version_num", "150014", Kind::Fixed, "the same as a number"),
     reported("session_authorization", "millpond", Kind::Fixed, "user of the session"),
-    reported("standard_conforming_strings", "on", Kind::Only(&["on", "true", "1", "yes"]), "backslashes are plain in '...'"),
+    reported(
+        "standard_conforming_strings",
+        "on",
+        Kind::Only(&["on", "true", "1", "yes"]),
+        "backslashes are plain in '...'",
+    ),
     setting("statement_timeout", "0", Kind::Time, "longest run of a statement"),
-    setting("synchronize_seqscans", "on", Kind::Boolean, "scans may start anywhere (they start at the beginning here)"),
+    setting(
+        "synchronize_seqscans",
+        "on",
+        Kind::Boolean,
+        "scans may start anywhere (they start at the beginning here)",
+    ),
     setting(
         "synchronous_commit",
         "on",
@@ -93,7 +154,12 @@ const TABLE: &[Setting] = &[
         "whether a write is acknowledged only when it is on disk",
     ),
     reported("TimeZone", "UTC", Kind::Only(UTC_NAMES), "zone in which timestamptz values are shown"),
-    setting("transaction_isolation", "repeatable read", Kind::Word(ISOLATION), "isolation of the transaction"),
+    setting(
+        "transaction_isolation",
+        "repeatable read",
+        Kind::Word(ISOLATION),
+        "isolation of the transaction",
+    ),
     setting("transaction_read_only", "off", Kind::Boolean, "whether the transaction only reads"),
 ];
 
@@ -201,7 +267,10 @@ impl Settings {
 
     pub fn take_changes(&mut self) -> Vec<(String, String)> {
         let changed = std::mem::take(&mut self.changed);
-        changed.into_iter().map(|n| (n.to_owned(), self.show(n).expect("only known settings change"))).collect()
+        changed
+            .into_iter()
+            .map(|n| (n.to_owned(), self.show(n).expect("only known settings change")))
+            .collect()
     }
 
     pub fn boolean(&self, name: &str) -> bool {
@@ -229,7 +298,10 @@ impl Settings {
 }
 
 fn cannot_change(setting: &Setting) -> SqlError {
-    SqlError::new(SqlState::CANT_CHANGE_RUNTIME_PARAM, format!("parameter \"{}\" cannot be changed", setting.name))
+    SqlError::new(
+        SqlState::CANT_CHANGE_RUNTIME_PARAM,
+        format!("parameter \"{}\" cannot be changed", setting.name),
+    )
 }
 
 fn check(setting: &Setting, value: &str) -> Result<String, SqlError> {
@@ -248,7 +320,8 @@ fn check(setting: &Setting, value: &str) -> Result<String, SqlError> {
             )
         }),
         Kind::Time => milliseconds(value).map(|_| value.to_owned()).ok_or_else(|| {
-            invalid().hint("Valid units for this parameter are \"us\", \"ms\", \"s\", \"min\", \"h\", and \"d\".")
+            invalid()
+                .hint("Valid units for this parameter are \"us\", \"ms\", \"s\", \"min\", \"h\", and \"d\".")
         }),
         Kind::Word(words) => match words.iter().find(|w| w.eq_ignore_ascii_case(value)) {
             Some(word) => Ok((*word).to_owned()),
@@ -306,8 +379,14 @@ mod tests {
     fn values_are_checked_and_reset() {
         let mut settings = Settings::default();
         assert_eq!(settings.set("nope", "1").unwrap_err().state(), SqlState::UNDEFINED_OBJECT);
-        assert_eq!(settings.set("TimeZone", "Europe/Berlin").unwrap_err().state(), SqlState::FEATURE_NOT_SUPPORTED);
-        assert_eq!(settings.set("server_version", "9").unwrap_err().state(), SqlState::CANT_CHANGE_RUNTIME_PARAM);
+        assert_eq!(
+            settings.set("TimeZone", "Europe/Berlin").unwrap_err().state(),
+            SqlState::FEATURE_NOT_SUPPORTED
+        );
+        assert_eq!(
+            settings.set("server_version", "9").unwrap_err().state(),
+            SqlState::CANT_CHANGE_RUNTIME_PARAM
+        );
         settings.set("statement_timeout", "2s").unwrap();
         assert_eq!(settings.time("statement_timeout"), Some(Duration::from_secs(2)));
         settings.set("application_name", "psql").unwrap();

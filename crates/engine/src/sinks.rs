@@ -26,7 +26,11 @@ use crate::session::Session;
 const QUEUE_BYTES: usize = 256 << 20;
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-pub(crate) async fn create(session: &mut Session, create: &CreateSink, text: &str) -> Result<String, SqlError> {
+pub(crate) async fn create(
+    session: &mut Session,
+    create: &CreateSink,
+    text: &str,
+) -> Result<String, SqlError> {
     let tag = || "CREATE SINK".to_owned();
     let snapshot = session.inner.snapshot();
     let catalog = &snapshot.catalog;
@@ -55,8 +59,11 @@ pub(crate) async fn create(session: &mut Session, create: &CreateSink, text: &st
     let mut options = create.options.clone();
     let shown = options.to_map();
     let Some(name) = options.take("connector") else {
-        return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "a sink needs the option \"connector\"")
-            .hint("There are 'blackhole' and 'file'."));
+        return Err(SqlError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "a sink needs the option \"connector\"",
+        )
+        .hint("There are 'blackhole' and 'file'."));
     };
     let connector = millpond_catalog::Connector {
         name: name.value.as_text().to_owned(),
@@ -119,7 +126,9 @@ impl SinkHandle {
         env: &Env,
         runtime: &tokio::runtime::Handle,
     ) -> Option<Self> {
-        let RelationKind::Sink(SinkDefinition { target: SinkTarget::Connector(connector), .. }) = &relation.kind else {
+        let RelationKind::Sink(SinkDefinition { target: SinkTarget::Connector(connector), .. }) =
+            &relation.kind
+        else {
             return None;
         };
         let (queue, messages) = mpsc::unbounded_channel();
@@ -135,7 +144,14 @@ impl SinkHandle {
             failure: Arc::clone(&failure),
         };
         runtime.spawn(task.run());
-        Some(Self { relation: Arc::clone(relation), input: input.id, queue, queued_bytes, written: known, failure })
+        Some(Self {
+            relation: Arc::clone(relation),
+            input: input.id,
+            queue,
+            queued_bytes,
+            written: known,
+            failure,
+        })
     }
 
     /// Hands over the changes since the last call, up to `epoch`.
@@ -183,7 +199,9 @@ impl Task {
         let mut sink = loop {
             match open_sink(&self.spec, &self.env, self.known).await {
                 Ok(sink) => break sink,
-                Err(error) => warn!(sink = %self.name, %error, "a sink could not be opened and will be tried again"),
+                Err(error) => {
+                    warn!(sink = %self.name, %error, "a sink could not be opened and will be tried again")
+                }
             }
             if self.messages.is_closed() {
                 return;

@@ -96,14 +96,19 @@ impl SessionTables {
                     "detail",
                     views.iter().map(|(_, c)| match &c.state {
                         crate::status::RelationState::Running => None,
-                        crate::status::RelationState::Building { rows_done } => Some(format!("{rows_done} rows done")),
+                        crate::status::RelationState::Building { rows_done } => {
+                            Some(format!("{rows_done} rows done"))
+                        }
                         crate::status::RelationState::Failed(why) => Some(why.clone()),
                     }),
                 );
                 table.bigint("rows", views.iter().map(|(_, c)| Some(c.heap.rows() as i64)));
                 table.bigint("state_bytes", views.iter().map(|(_, c)| Some(c.state_bytes as i64)));
                 table.bigint("late_rows", views.iter().map(|(r, _)| Some(snapshot.late.count(r.id) as i64)));
-                table.bigint("error_rows", views.iter().map(|(r, _)| Some(snapshot.errors.count(r.id) as i64)));
+                table.bigint(
+                    "error_rows",
+                    views.iter().map(|(r, _)| Some(snapshot.errors.count(r.id) as i64)),
+                );
                 table.bigint("epoch", views.iter().map(|(_, c)| Some(c.epoch.0 as i64)));
                 table.double("busy_seconds", views.iter().map(|(_, c)| c.busy_seconds));
             }
@@ -117,7 +122,10 @@ impl SessionTables {
                 table.text("schema", sources.iter().map(|r| Some(r.schema.clone())));
                 table.text("name", sources.iter().map(|r| Some(r.name.clone())));
                 table.bigint("rows", sources.iter().map(|r| rows(r.id)));
-                table.timestamp("watermark", sources.iter().map(|r| snapshot.watermarks.get(&r.id).map(|w| w.0)));
+                table.timestamp(
+                    "watermark",
+                    sources.iter().map(|r| snapshot.watermarks.get(&r.id).map(|w| w.0)),
+                );
                 table.bigint("error_rows", sources.iter().map(|r| Some(snapshot.errors.count(r.id) as i64)));
             }
             "errors" => {
@@ -240,7 +248,11 @@ impl Table {
 
     fn interval(&mut self, name: &str, micros: impl Iterator<Item = i64>) {
         let interval = |micros: i64| IntervalMonthDayNano::new(0, 0, micros.saturating_mul(1000));
-        self.add(name, &SqlType::Interval, Arc::new(IntervalMonthDayNanoArray::from_iter_values(micros.map(interval))));
+        self.add(
+            name,
+            &SqlType::Interval,
+            Arc::new(IntervalMonthDayNanoArray::from_iter_values(micros.map(interval))),
+        );
     }
 
     fn batch(self) -> Option<RecordBatch> {

@@ -23,7 +23,8 @@ use crate::txn::split_op;
 /// XX001 if the frame is not one of this table.
 pub(crate) fn changelog(rows: &mut Stored, key: &Key, frame: &RecordBatch) -> Result<Delta, SqlError> {
     let (stored, puts) = split_op(frame)?;
-    let stored = RecordBatch::try_new(Arc::clone(rows.schema()), stored.columns().to_vec()).map_err(internal)?;
+    let stored =
+        RecordBatch::try_new(Arc::clone(rows.schema()), stored.columns().to_vec()).map_err(internal)?;
     let keys: Vec<ArrayRef> = key.columns().iter().map(|c| Arc::clone(stored.column(*c))).collect();
     let last = last_of_each(&keys, stored.num_rows())?;
     let fault = |fault: millpond_state::StateFault| SqlError::internal(fault.to_string());

@@ -53,7 +53,8 @@ impl Key {
 
 /// The columns that frames of a relation hold, without [`OP`].
 pub(crate) fn stored_schema(relation: &Relation) -> SchemaRef {
-    let mut fields: Vec<Field> = relation.arrow_schema().fields().iter().map(|f| f.as_ref().clone()).collect();
+    let mut fields: Vec<Field> =
+        relation.arrow_schema().fields().iter().map(|f| f.as_ref().clone()).collect();
     if matches!(Key::of(relation), Key::RowId(_)) {
         fields.push(SqlType::Int8.field(ROW_ID, false));
     }
@@ -88,7 +89,8 @@ impl Target {
         for (index, column) in relation.columns.iter().enumerate() {
             if let Some(text) = &column.generated {
                 let parsed = millpond_sql::parse_expression(text)?;
-                let expression = planner.plan_column_expression(&facts, &parsed, Some((&column.name, &column.ty)))?;
+                let expression =
+                    planner.plan_column_expression(&facts, &parsed, Some((&column.name, &column.ty)))?;
                 generated.push((index, physical(&expression.expr, &declared)?));
             }
         }
@@ -109,7 +111,8 @@ impl Target {
         if !self.generated.is_empty() {
             let nullable: Vec<Field> =
                 self.declared.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
-            let input = RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns.clone()).map_err(internal)?;
+            let input =
+                RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns.clone()).map_err(internal)?;
             for (index, expr) in &self.generated {
                 let value = expr.evaluate(&input).map_err(from_datafusion)?;
                 columns[*index] = value.into_array(batch.num_rows()).map_err(from_datafusion)?;
@@ -126,7 +129,10 @@ impl Target {
     fn null_violation(&self, name: &str, column: &ArrayRef, batch: &RecordBatch) -> SqlError {
         let error = SqlError::new(
             SqlState::NOT_NULL_VIOLATION,
-            format!("null value in column \"{name}\" of relation \"{}\" violates not-null constraint", self.relation.name),
+            format!(
+                "null value in column \"{name}\" of relation \"{}\" violates not-null constraint",
+                self.relation.name
+            ),
         );
         let row = (0..column.len()).find(|row| column.is_null(*row)).unwrap_or(0);
         match crate::reject::row_text(batch, row) {
@@ -163,9 +169,11 @@ impl Target {
         );
         let names: Vec<&str> = columns.iter().map(|c| self.relation.columns[*c].name.as_str()).collect();
         match stored.project(columns).map_err(internal).and_then(|b| crate::reject::row_text(&b, row)) {
-            Ok(values) => {
-                error.detail(format!("Key ({})={} already exists.", names.join(", "), values.replace(',', ", ")))
-            }
+            Ok(values) => error.detail(format!(
+                "Key ({})={} already exists.",
+                names.join(", "),
+                values.replace(',', ", ")
+            )),
             Err(_) => error,
         }
     }
@@ -177,7 +185,10 @@ pub(crate) fn column_facts(relation: &Relation) -> Vec<(String, SqlType, bool)> 
 }
 
 /// Rows where `filter` is true; NULL is not true.
-pub(crate) fn selected(filter: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<BooleanArray, SqlError> {
+pub(crate) fn selected(
+    filter: &Arc<dyn PhysicalExpr>,
+    batch: &RecordBatch,
+) -> Result<BooleanArray, SqlError> {
     let value = filter.evaluate(batch).map_err(from_datafusion)?;
     let array = value.into_array(batch.num_rows()).map_err(from_datafusion)?;
     let mask = array.as_boolean();

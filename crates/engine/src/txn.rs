@@ -72,7 +72,10 @@ impl Txn {
                     SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
                 } else {
                     SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected")
-                        .detail(format!("Another transaction has held {} for too long.", target.relation.described()))
+                        .detail(format!(
+                            "Another transaction has held {} for too long.",
+                            target.relation.described()
+                        ))
                         .hint("Write tables in the same order in every transaction, and try again.")
                 }
             })?;
@@ -105,7 +108,8 @@ impl Txn {
         }
         let rows = arrow::compute::concat_batches(&target.stored, [&old, &new]).map_err(internal)?;
         let weight = |row| if row < old.num_rows() { -1 } else { 1 };
-        let delta = Delta::new(rows.clone(), Some((0..rows.num_rows()).map(weight).collect::<Vec<i64>>().into()));
+        let delta =
+            Delta::new(rows.clone(), Some((0..rows.num_rows()).map(weight).collect::<Vec<i64>>().into()));
         let locked = self.tables.get_mut(&target.id()).expect("a table is locked before it is changed");
         locked.image.rows.apply(&delta).map_err(|fault| SqlError::internal(fault.to_string()))?;
         locked.done.push(delta);
@@ -226,4 +230,3 @@ pub(crate) fn split_op(frame: &RecordBatch) -> Result<(RecordBatch, Vec<bool>), 
     let stored = frame.project(&(0..last).collect::<Vec<_>>()).map_err(internal)?;
     Ok((stored, puts))
 }
-

@@ -61,7 +61,11 @@ pub(crate) fn plan_query(catalog: &Arc<Catalog>, relation: &Relation) -> Result<
 
 /// # Errors
 /// 0A000 for what cannot be kept up to date.
-pub(crate) fn plan_incremental(query: &QueryPlan, lateness: i64, emit: millpond_catalog::Emit) -> Result<Plan, SqlError> {
+pub(crate) fn plan_incremental(
+    query: &QueryPlan,
+    lateness: i64,
+    emit: millpond_catalog::Emit,
+) -> Result<Plan, SqlError> {
     let emit_on_close = emit == millpond_catalog::Emit::OnWindowClose;
     lower(&query.logical, LowerOptions { allowed_lateness_us: lateness, emit_on_close })
 }
@@ -91,7 +95,10 @@ impl View {
     }
 
     /// The contents as a checkpoint has them.
-    pub fn restore_rows(&mut self, runs: Vec<millpond_state::HeapRun>) -> Result<(), millpond_state::StateFault> {
+    pub fn restore_rows(
+        &mut self,
+        runs: Vec<millpond_state::HeapRun>,
+    ) -> Result<(), millpond_state::StateFault> {
         let schema = Arc::clone(self.contents.schema());
         self.contents = Stored::restore(&self.relation.name, schema, self.identity.clone(), runs)?;
         Ok(())
@@ -116,6 +123,14 @@ impl View {
 
     pub fn busy_seconds(&self) -> f64 {
         self.graph.node_stats().iter().map(|node| node.busy_nanos).sum::<u64>() as f64 / 1e9
+    }
+
+    /// The first epoch, without any input: an aggregate without GROUP BY has a row before anything comes.
+    ///
+    /// # Errors
+    /// As [`View::step`].
+    pub fn start(&mut self) -> Result<(), String> {
+        self.step_once(EpochInput::default(), &mut Stepped::default())
     }
 
     /// Passes the changes of an epoch through, at most `rows_max` rows at a time: no result depends on it.
@@ -177,7 +192,8 @@ impl View {
         for late in output.late {
             for row in 0..late.rows.rows() {
                 let text = row_text(&visible(&late.rows.batch), row).map_err(|e| e.to_string())?;
-                let entry = LateRow { window_end: late.window_ends[row], watermark: late.watermarks[row], row: text };
+                let entry =
+                    LateRow { window_end: late.window_ends[row], watermark: late.watermarks[row], row: text };
                 stepped.late.push((entry, late.rows.weight(row)));
             }
         }
@@ -187,7 +203,8 @@ impl View {
         self.plant_bug(&mut deltas);
         let schema = Arc::clone(self.contents.schema());
         // A retraction and its insertion may come from different shards or branches: the heap takes the step as a whole.
-        let delta = join(&as_schema(&deltas, &schema).map_err(|e| e.to_string())?, &schema).map_err(|e| e.to_string())?;
+        let delta = join(&as_schema(&deltas, &schema).map_err(|e| e.to_string())?, &schema)
+            .map_err(|e| e.to_string())?;
         self.contents.apply(&delta).map_err(|fault| fault.to_string())?;
         self.contents.maintain(delta.rows().max(UPKEEP_ROWS)).map_err(|fault| fault.to_string())?;
         stepped.deltas.push(delta);
@@ -258,4 +275,3 @@ pub(crate) fn history_piece(batch: arrow::array::RecordBatch, declared: usize) -
     let batch = batch.project(&columns).map_err(crate::target::internal)?;
     Ok(Piece { delta: Delta::insert(batch), facts: None })
 }
-

@@ -121,11 +121,15 @@ impl Arguments {
         }
         let http_addr = match pick!(http_addr).as_deref() {
             Some("off") => None,
-            Some(text) => Some(text.parse().map_err(|_| format!("--http-addr {text}: expected HOST:PORT or off"))?),
+            Some(text) => {
+                Some(text.parse().map_err(|_| format!("--http-addr {text}: expected HOST:PORT or off"))?)
+            }
             None => Some(SocketAddr::from(([127, 0, 0, 1], 5434))),
         };
         let memory_limit = match pick!(memory_limit) {
-            Some(text) => bytes(&text).ok_or_else(|| format!("--memory-limit {text}: expected a size such as 8GB"))?,
+            Some(text) => {
+                bytes(&text).ok_or_else(|| format!("--memory-limit {text}: expected a size such as 8GB"))?
+            }
             None => machine_memory() / 10 * 7,
         };
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -222,6 +226,8 @@ mod tests {
         #[allow(clippy::disallowed_methods, reason = "a test writes its input")]
         std::fs::write(folder.path().join("bad.toml"), "shard = 3\n").unwrap();
         let bad = folder.path().join("bad.toml");
-        assert!(resolve(&["millpond", "--config", bad.to_str().unwrap()]).unwrap_err().contains("unknown field"));
+        assert!(
+            resolve(&["millpond", "--config", bad.to_str().unwrap()]).unwrap_err().contains("unknown field")
+        );
     }
 }

@@ -53,7 +53,9 @@ async fn show(server: &Server, options: &DemoOptions) -> Result<(), SqlError> {
         rows(&mut session, statement).await?;
     }
     let addr = server.postgres.local_addr();
-    println!("Millpond is running: a generated stream of auction bids, kept in the log, and three live views on it.");
+    println!(
+        "Millpond is running: a generated stream of auction bids, kept in the log, and three live views on it."
+    );
     println!("Ask it from another terminal:\n");
     println!("    psql -h {} -p {} -U millpond", addr.ip(), addr.port());
     println!("    SELECT * FROM per_minute ORDER BY total DESC LIMIT 10;\n");

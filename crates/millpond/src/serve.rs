@@ -25,9 +25,8 @@ impl Server {
             epoch_rows: settings.epoch_rows,
             ..EngineConfig::default()
         };
-        let engine = Engine::open(config, millpond_postgres::system_catalog())
-            .await
-            .map_err(|e| with_hint(&e))?;
+        let engine =
+            Engine::open(config, millpond_postgres::system_catalog()).await.map_err(|e| with_hint(&e))?;
         let options = millpond_postgres::ServerOptions {
             listen: settings.pg_addr,
             max_connections: settings.max_connections,
@@ -84,4 +83,3 @@ pub async fn wait_for_signal() {
         _ = terminate.recv() => {}
     }
 }
-
