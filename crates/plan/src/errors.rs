@@ -195,6 +195,13 @@ fn plan_message(message: &str, places: &Places) -> Option<SqlError> {
                 .hint("Filter groups with HAVING, or rows of one aggregate with FILTER (WHERE ...)."),
         );
     }
+    if message.contains("non-boolean predicate") {
+        let returned = message.rsplit("returning ").next().and_then(|ty| ty.trim().parse().ok());
+        let not = returned
+            .map_or(String::new(), |ty| format!(", not type {}", crate::constant::argument_name(&ty)));
+        let text = format!("argument of WHERE must be type boolean{not}");
+        return Some(SqlError::new(SqlState::DATATYPE_MISMATCH, text));
+    }
     if message.starts_with("HAVING clause references") {
         return Some(grouping("HAVING needs GROUP BY or an aggregate function".into()));
     }

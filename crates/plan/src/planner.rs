@@ -151,7 +151,9 @@ impl Planner {
     ) -> Result<Bound, SqlError> {
         match self.try_bind(query, parameter_types, places, false) {
             // `SELECT *, a AS b`: perhaps the names beside `*` are those of its columns.
-            Err(error) if error.state() == SqlState::DUPLICATE_COLUMN => {
+            Err(error)
+                if [SqlState::DUPLICATE_COLUMN, SqlState::AMBIGUOUS_COLUMN].contains(&error.state()) =>
+            {
                 self.try_bind(query, parameter_types, places, true).map_err(|_| error)
             }
             result => result,

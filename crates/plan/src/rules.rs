@@ -17,7 +17,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
@@ -116,7 +116,11 @@ impl AnalyzerRule for NarrowLiterals {
                 })?;
                 Ok(narrowed.update_data(|e| saved.restore(e)))
             })?;
-            plan.map_data(|plan| plan.recompute_schema())
+            plan.map_data(|plan| match plan {
+                // The types of its columns are those of its rows, brought together.
+                LogicalPlan::Values(values) => LogicalPlanBuilder::values(values.values)?.build(),
+                other => other.recompute_schema(),
+            })
         })
         .map(|transformed| transformed.data)
     }

@@ -9,6 +9,7 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use millpond_functions::error::into_datafusion;
+use millpond_functions::rewrite::postgres_literal;
 use millpond_functions::window::{Hop, Tumble};
 use millpond_sql::{fold, position_of};
 use millpond_types::{SqlError, SqlState};
@@ -111,17 +112,25 @@ fn wrong_argument(function: &str, arg: &FunctionArg) -> SqlError {
 
 /// The relation that the first argument of a window function names, if it is a plain name (`t`, `TABLE t`).
 pub(crate) fn table_argument(args: &[FunctionArg]) -> Option<ast::ObjectName> {
-    let named = args.iter().find_map(|arg| match arg {
-        FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } if fold(name) == "data" => {
-            Some(expr)
-        }
-        _ => None,
-    });
+    let named = args.iter().filter_map(named_argument).find(|(name, _)| name == "data").map(|(_, expr)| expr);
     let first = named.or_else(|| match args.first()? {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
         _ => None,
     })?;
     plain_name(first)
+}
+
+/// `name => value`, which is one of two nodes of the tree.
+fn named_argument(arg: &FunctionArg) -> Option<(String, &ast::Expr)> {
+    match arg {
+        FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => Some((fold(name), expr)),
+        FunctionArg::ExprNamed {
+            name: ast::Expr::Identifier(name),
+            arg: FunctionArgExpr::Expr(expr),
+            ..
+        } => Some((fold(name), expr)),
+        _ => None,
+    }
 }
 
 fn plain_name(expr: &ast::Expr) -> Option<ast::ObjectName> {
@@ -193,14 +202,12 @@ impl Call {
         let mut places: Vec<Option<ast::Expr>> = vec![None; names.len()];
         let count = args.len();
         for (i, arg) in args.into_iter().enumerate() {
-            let (at, expr) = match arg {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) if i < names.len() => (Some(i), expr),
-                FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
-                    (names.iter().position(|n| *n == fold(&name)), expr)
+            let (at, expr) = match (&arg, named_argument(&arg)) {
+                (_, Some((name, expr))) => (names.iter().position(|n| *n == name), expr.clone()),
+                (FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)), None) if i < names.len() => {
+                    (Some(i), expr.clone())
                 }
-                other => {
-                    return Err(usage(&function, count, position_of(other.span()).or(position_of(span))));
-                }
+                _ => return Err(usage(&function, count, position_of(arg.span()).or(position_of(span)))),
             };
             match at {
                 Some(at) if places[at].is_none() => places[at] = Some(expr),
@@ -412,7 +419,7 @@ fn constant(expr: ast::Expr, context: &mut dyn RelationPlannerContext) -> Result
 
 fn interval(function: &str, offset: bool, expr: Expr) -> std::result::Result<IntervalMonthDayNano, SqlError> {
     let what = if offset { "offset" } else { "size" };
-    let value = match expr {
+    let value = match postgres_literal(expr) {
         Expr::Literal(value, _) => value,
         other => {
             let text = format!("the {what} of {function} must be a constant, not {other}");

@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Write};
 
+use datafusion::logical_expr::Expr;
 use millpond_types::SqlType;
+
+use super::text::shown;
 
 use super::{AggregateCall, HopColumn, Input, InputColumn, Node, NodeId, Operator, Plan, WindowClose};
 
@@ -103,13 +106,13 @@ impl Printer<'_> {
                     .iter()
                     .zip(node.schema.fields())
                     .map(|(expr, field)| {
-                        let text = expr.to_string();
+                        let text = self.expression(expr);
                         if text == *field.name() { text } else { format!("{text} AS {}", field.name()) }
                     })
                     .collect();
                 write!(f, "Map {}", outputs.join(", "))?;
                 match &map.filter {
-                    Some(filter) => write!(f, " WHERE {filter}"),
+                    Some(filter) => write!(f, " WHERE {}", self.expression(filter)),
                     None => Ok(()),
                 }
             }
@@ -143,6 +146,11 @@ impl Printer<'_> {
             Operator::Window(w) => write!(f, "Window {} on {}", w.window, self.input_name(node, w.time)),
             Operator::Union => f.write_str("Union"),
         }
+    }
+
+    /// The fingerprint wants the types of literals, a reader does not.
+    fn expression(&self, expr: &Expr) -> String {
+        if self.verbose { expr.to_string() } else { shown(expr) }
     }
 
     fn input_name(&self, node: &Node, column: usize) -> String {

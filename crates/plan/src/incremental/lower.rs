@@ -14,6 +14,7 @@ use datafusion::logical_expr::{self as logical, Expr, ExprSchemable, LogicalPlan
 use millpond_functions::error::from_datafusion;
 use millpond_types::{RelationId, SqlError, SqlType};
 
+use super::text::shown;
 use super::{
     Aggregate, AggregateCall, AggregateFunction, HopAggregate, HopColumn, Input, InputColumn, Map, Node,
     NodeId, Operator, Plan, Window, WindowClose,
@@ -126,10 +127,14 @@ impl Lowering {
                 Some(m) => InputColumn::Metadata(source.metadata()[m]),
             })
             .collect();
-        let shown = columns.len();
+        let visible = columns.len();
         let mark = InputColumn::Metadata(Metadata::Watermark);
         if threaded && !columns.contains(&mark) {
             columns.push(mark);
+        }
+        if columns.is_empty() && stored > 0 {
+            // `count(*)` reads no column, but a batch without columns forgets its rows too easily.
+            columns.push(InputColumn::Stored(0));
         }
         let time = facts.watermark.map(|w| facts.columns[w].1.clone());
         let fields: Vec<Field> = columns
@@ -145,7 +150,7 @@ impl Lowering {
         let key = facts.key.as_ref().and_then(|key| key.iter().map(|k| place(*k)).collect());
         let event_time = facts.watermark.and_then(place);
         let named = |i: usize| (fields[i].name().clone(), column(fields[i].name()));
-        let outputs: Vec<_> = (0..shown).map(named).collect();
+        let outputs: Vec<_> = (0..visible).map(named).collect();
         let watermark = threaded.then(|| column(Metadata::Watermark.name()));
         let operator = Operator::Input(Input {
             relation: facts.id,
@@ -312,7 +317,7 @@ impl Lowering {
         }
         let group_names = aggregate.group_expr.iter().map(|e| match without_alias(e.clone()) {
             Expr::Column(column) => names::shown(&column.name).to_owned(),
-            other => other.to_string(),
+            other => shown(&other),
         });
         let grouping = Grouping {
             names: group_names.collect(),
@@ -576,19 +581,19 @@ impl BoundCall {
         };
         let argument = argument.map(|e| over(e, schema, columns)).transpose()?;
         let filter = params.filter.as_deref().map(|e| over(e, schema, columns)).transpose()?;
-        let inner = argument.as_ref().map_or("*".to_owned(), ToString::to_string);
-        let mut shown = format!("{}({inner})", function.name());
+        let inner = argument.as_ref().map_or("*".to_owned(), shown);
+        let mut text = format!("{}({inner})", function.name());
         if let Some(filter) = &filter {
-            shown.push_str(&format!(" FILTER ({filter})"));
+            text.push_str(&format!(" FILTER ({})", shown(filter)));
         }
-        Ok(Self { function, argument, filter, result, shown })
+        Ok(Self { function, argument, filter, result, shown: text })
     }
 
     fn place(&self, slots: &mut Slots) -> AggregateCall {
         AggregateCall {
             function: self.function,
-            argument: self.argument.as_ref().map(|e| slots.place(&e.to_string(), e)),
-            filter: self.filter.as_ref().map(|e| slots.place(&e.to_string(), e)),
+            argument: self.argument.as_ref().map(|e| slots.place(&shown(e), e)),
+            filter: self.filter.as_ref().map(|e| slots.place(&shown(e), e)),
             result: self.result.clone(),
         }
     }

@@ -12,6 +12,7 @@
 
 mod display;
 mod lower;
+mod text;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;

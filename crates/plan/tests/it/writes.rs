@@ -1,0 +1,1 @@
+//! INSERT, UPDATE, DELETE and expressions of columns.
