@@ -187,7 +187,7 @@ struct Server {
     acknowledged: i64,
 }
 
-const CHECKPOINTS: i64 = 12;
+const CHECKPOINTS: i64 = 8;
 
 impl Server {
     async fn start(store: &SimObjects) -> Result<Self, CheckpointError> {

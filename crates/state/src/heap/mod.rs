@@ -22,7 +22,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
 pub(crate) use self::chunk::{Chunk, Ids, Slot};
@@ -105,13 +105,13 @@ impl Heap {
     /// A batch whose buffers hold little else becomes a chunk without being copied.
     ///
     /// # Errors
-    /// If the types of the batch are not those of the heap.
+    /// If the types of the batch are not those of the heap, or it has a NULL where the heap's schema allows none.
     pub fn append(&mut self, batch: &RecordBatch) -> Result<RowId, StateFault> {
         check_types(&self.schema, batch)?;
         let first = self.next_id;
         for start in (0..batch.num_rows()).step_by(CHUNK_ROWS) {
             let part = batch.slice(start, CHUNK_ROWS.min(batch.num_rows() - start));
-            let part = chunk::unpinned(part.with_schema(self.schema.clone())?)?;
+            let part = chunk::unpinned(conform(&self.schema, part)?)?;
             let ids = Ids::Range { first: self.next_id, len: part.num_rows() as u32 };
             self.next_id += part.num_rows() as u64;
             self.push(Slot::new(Arc::new(Chunk::new(ids, part))))?;
@@ -406,4 +406,13 @@ pub(crate) fn check_types(schema: &SchemaRef, batch: &RecordBatch) -> Result<(),
         expected: list(schema.fields().iter().map(|field| field.data_type().to_string()).collect()),
         found: list(batch.columns().iter().map(|column| column.data_type().to_string()).collect()),
     })
+}
+
+/// The same columns under the names of `schema`, whose types they have.
+pub(crate) fn conform(schema: &SchemaRef, batch: RecordBatch) -> Result<RecordBatch, StateFault> {
+    if batch.schema_ref() == schema {
+        return Ok(batch);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
 }

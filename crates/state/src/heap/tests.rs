@@ -111,6 +111,23 @@ fn columns_of_another_type_are_refused() {
 }
 
 #[test]
+fn names_may_differ_but_nulls_may_not() {
+    let number = |n: Option<i64>, nullable| {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![n]));
+        RecordBatch::try_from_iter_with_nullable([("other", column, nullable)]).unwrap()
+    };
+    let narrow = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+    let mut heap = Heap::new(narrow.clone());
+    heap.append(&number(Some(1), true)).unwrap();
+    heap.append(&number(Some(2), false)).unwrap();
+    assert!(heap.append(&number(None, true)).is_err());
+    assert_eq!(heap.snapshot().chunk(0, None).unwrap().unwrap().schema(), narrow);
+    let renamed = Arc::new(Schema::new(vec![Field::new("m", DataType::Int64, true)]));
+    let mut heap = Heap::restore(renamed.clone(), vec![heap.freeze().unwrap()]).unwrap();
+    assert_eq!(heap.snapshot().chunk(0, None).unwrap().unwrap().schema(), renamed);
+}
+
+#[test]
 fn a_scan_of_no_columns_still_counts() {
     let mut heap = Heap::new(schema());
     heap.append(&batch(0..10)).unwrap();

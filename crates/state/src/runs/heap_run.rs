@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::envelope::{self, Envelope};
 use super::{EncodedRun, RunKind, ipc};
-use crate::heap::{CHUNK_ROWS, Chunk, Heap, Ids, RowId, Slot};
+use crate::heap::{CHUNK_ROWS, Chunk, Heap, Ids, RowId, Slot, conform};
 use crate::{CorruptRun, StateFault};
 
 /// What changed in a heap between two freezes: the new rows that still live, with their ids, and the ids of older rows
@@ -55,7 +55,7 @@ impl RunPart {
         if ids.is_empty() {
             return Ok(None);
         }
-        let batch = self.slot.batch(self.from, None)?.with_schema(schema.clone())?;
+        let batch = conform(schema, self.slot.batch(self.from, None)?)?;
         Ok(Some(Slot::new(Arc::new(Chunk::new(Ids::of(&ids), batch)))))
     }
 }

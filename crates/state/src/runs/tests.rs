@@ -73,7 +73,7 @@ fn no_bytes_make_a_decoder_panic() {
     for good in [heap_run().encode().unwrap().bytes, keyed.encode().unwrap().bytes] {
         let length = envelope::open(&good).unwrap().sections[0].len();
         for at in 0..length {
-            for byte in [0x00, 0x7f, 0x80, 0xff] {
+            for byte in [0x00, 0xff] {
                 // Either it is noticed, or the bytes mean something else; both are fine.
                 let _ = Run::decode(&resealed(&good, |content| content[at] = byte));
             }
