@@ -170,6 +170,22 @@ fn a_closed_window_is_freed_and_refuses_rows() {
 }
 
 #[test]
+fn the_end_of_a_closed_window_is_written_to_the_next_checkpoint() {
+    let build = build(closing(false, 0));
+    let mut h = Harness::new(2, &build);
+    h.step(vec![closing_rows(&[(10, None), (20, None)])], Some(8));
+    assert_eq!(h.freeze(), 2);
+    h.step(vec![], Some(12));
+    assert_eq!(h.freeze(), 1);
+    assert_eq!(h.freeze(), 0);
+    h.restart(4);
+    assert_eq!(h.graph.node_stats()[1].state_rows, 1);
+    // A window that no checkpoint knows leaves nothing to write.
+    h.step(vec![closing_rows(&[(15, Some(12))])], Some(16));
+    assert_eq!(h.freeze(), 0);
+}
+
+#[test]
 fn a_row_in_time_is_counted_wherever_the_epoch_is_cut() {
     // The watermark passes 10 between the two rows; both carry the W before their frame.
     let (early, on_time) = ((10, Some(5)), (10, Some(9)));
