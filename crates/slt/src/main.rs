@@ -20,6 +20,9 @@ struct Arguments {
     /// Kill the server and start it again after each statement; files without "# runs: restart-each" are left out
     #[arg(long)]
     restart_each: bool,
+    /// Also run the records that say "skipif gap": what is specified, and not done yet
+    #[arg(long)]
+    gaps: bool,
     /// Run on a PostgreSQL server instead, to see that the expected values are PostgreSQL's own: a connection string such as
     /// "host=127.0.0.1 port=5432 user=postgres"
     #[arg(long)]
@@ -38,11 +41,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<bool, String> {
-    let Arguments { mut paths, epoch_rows, shards, restart_each, postgresql } = arguments;
+    let Arguments { mut paths, epoch_rows, shards, restart_each, gaps, postgresql } = arguments;
     if paths.is_empty() {
         paths.push(sql_tests());
     }
-    let mode = Mode { epoch_rows, shards, restart_each };
+    let mode = Mode { epoch_rows, shards, restart_each, gaps };
     let (mut passed, mut failed) = (0, 0);
     for path in paths {
         for file in find(&path)?.iter().filter(|file| !restart_each || file.wants_restarts()) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use millpond_types::{SqlError, SqlState};
-use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::dialect::MillpondDialect;
 use crate::limits::{TEXT_BYTES_MAX, TOKENS_MAX};
@@ -42,6 +42,7 @@ pub(crate) fn lex(text: &str) -> Result<Lexed<'_>, SqlError> {
     let dialect = MillpondDialect::default();
     let mut tokens = Vec::new();
     let outcome = Tokenizer::new(&dialect, text).tokenize_with_location_into_buf(&mut tokens);
+    join_strings(&mut tokens);
     let source = Source { text, places: renumber(text, &mut tokens) };
     if outcome.is_err() {
         // What the scan let through and sqlparser's tokenizer does not know: what follows is the culprit.
@@ -60,6 +61,36 @@ fn too_large(message: String) -> SqlError {
 /// PostgreSQL's message for a text that stops making sense at `token`.
 pub(crate) fn syntax_error_near(token: &str) -> SqlError {
     SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{token}\""))
+}
+
+/// String constants with a line break between them are one, as in the standard; without one they are a mistake, which is
+/// the parser's to complain about. The parts become blanks, so that every place stays where it was.
+fn join_strings(tokens: &mut [TokenWithSpan]) {
+    let mut first = None; // the string that later ones join
+    let mut line_break = false;
+    for at in 0..tokens.len() {
+        match &tokens[at].token {
+            Token::Whitespace(Whitespace::Newline | Whitespace::SingleLineComment { .. }) => {
+                line_break = true
+            }
+            Token::Whitespace(_) => {}
+            Token::SingleQuotedString(part) if line_break && first.is_some() => {
+                let part = part.clone();
+                let first: usize = first.expect("looked at in the guard");
+                if let Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) =
+                    &mut tokens[first].token
+                {
+                    text.push_str(&part);
+                }
+                tokens[at].token = Token::Whitespace(Whitespace::Space);
+                line_break = false;
+            }
+            Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) => {
+                (first, line_break) = (Some(at), false)
+            }
+            _ => first = None,
+        }
+    }
 }
 
 /// Gives every span its place in characters.

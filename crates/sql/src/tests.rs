@@ -273,6 +273,21 @@ fn window_functions_in_every_spelling() {
 }
 
 #[test]
+fn strings_join_over_line_breaks_only() {
+    for (text, expected) in [
+        ("SELECT 'a'\n 'b'", "SELECT 'ab'"),
+        ("SELECT 'a' -- c\n\t'b'\n'c', 'd'", "SELECT 'abc', 'd'"),
+        ("SELECT E'a\\n'\n'b'", "SELECT E'a\\nb'"),
+        ("SELECT x AS y FROM t AS \"u\"", "SELECT x AS y FROM t AS \"u\""),
+    ] {
+        let Statement::Query(query) = one(text) else { panic!("{text}") };
+        assert_eq!(query.to_string(), expected, "{text}");
+    }
+    check_error("SELECT 'a' 'b'", "42601", "syntax error at or near \"'b'\"", 0);
+    check_error("SELECT x AS 'b'", "42601", "syntax error at or near \"'b'\"", 0);
+}
+
+#[test]
 fn drops_and_alters() {
     let Statement::Drop(drop) = one("DROP MATERIALIZED VIEW IF EXISTS a, b.c CASCADE") else { panic!() };
     assert_eq!((drop.kind, drop.if_exists, drop.cascade), (ObjectKind::MaterializedView, true, true));

@@ -15,10 +15,13 @@ fn main() {
 fn trials(file: &File) -> Vec<Trial> {
     let mut modes = vec![
         ("plain", Mode::default()),
-        ("small_epochs", Mode { epoch_rows: Some(1), shards: Some(4), restart_each: false }),
+        ("small_epochs", Mode { epoch_rows: Some(1), shards: Some(4), ..Mode::default() }),
     ];
     if file.wants_restarts() {
-        modes.push(("restarts", Mode { epoch_rows: Some(7), shards: Some(2), restart_each: true }));
+        modes.push((
+            "restarts",
+            Mode { epoch_rows: Some(7), shards: Some(2), restart_each: true, ..Mode::default() },
+        ));
     }
     let trial = |(name, mode): (&str, Mode)| {
         let file = file.clone();

@@ -7,10 +7,12 @@ use std::ops::ControlFlow;
 
 use millpond_types::SqlError;
 use sqlparser::ast::{
-    Delete, Insert, Query, Select, SetExpr, Spanned, Statement, TableFactor, Update, Visit, Visitor,
+    Delete, Insert, Query, Select, SelectItem, SetExpr, Spanned, Statement, TableFactor, Update, Visit,
+    Visitor,
 };
 
-use crate::position_of;
+use crate::lexer::syntax_error_near;
+use crate::{position_of, quote_literal};
 
 /// # Errors
 /// 0A000 for the first clause that Millpond does not have, with its place where the tree keeps one.
@@ -63,6 +65,14 @@ impl Visitor for Refuse {
             (ControlFlow::Break(error), Some(position)) => ControlFlow::Break(error.at(position)),
             (flow, _) => flow,
         };
+        // sqlparser takes a string for an alias, PostgreSQL does not.
+        let string = select.projection.iter().find_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. } if alias.quote_style == Some('\'') => Some(&alias.value),
+            _ => None,
+        });
+        if let Some(string) = string {
+            return ControlFlow::Break(syntax_error_near(&quote_literal(string)));
+        }
         at(refuse(select.into.is_some(), "SELECT INTO", "Use CREATE TABLE … AS."))?;
         at(refuse(select.top.is_some(), "TOP", "Use LIMIT."))?;
         at(refuse(!select.lateral_views.is_empty(), "LATERAL VIEW", "Use unnest()."))?;
