@@ -284,6 +284,9 @@ impl Driver {
             for frame in &group.frames {
                 self.frame(group, frame, &mut changes);
             }
+            for (topic, watermark) in &group.watermarks {
+                self.advance(*topic, *watermark, &mut changes);
+            }
             self.cut = group.commit;
             for record in &group.records {
                 match record {
@@ -291,9 +294,8 @@ impl Driver {
                         self.epoch(std::mem::take(&mut changes));
                         self.ddl(bytes, group.commit);
                     }
-                    Record::AdvanceWatermark { topic, to } => self.advance(*topic, *to, &mut changes),
-                    // Nothing here asks for the time, and there is one partition.
-                    Record::Tick(_) | Record::PartitionIdle { .. } => {}
+                    // What these raise is among the group's watermarks; nothing here asks for the time yet.
+                    Record::Tick(_) | Record::AdvanceWatermark { .. } | Record::PartitionIdle { .. } => {}
                 }
             }
         }
@@ -327,10 +329,6 @@ impl Driver {
                 };
                 let delta = Delta::insert(frame.batch.clone());
                 changes.push(frame.topic, Piece { delta, facts: Some(facts) });
-                // With one partition, its largest event time is the watermark.
-                if let Some(watermark) = frame.event_time {
-                    self.advance(frame.topic, watermark, changes);
-                }
             }
             WriteKind::Upsert => {
                 let Some(table) = self.tables.get_mut(&frame.topic) else { return };

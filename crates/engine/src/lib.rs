@@ -15,6 +15,7 @@ mod control;
 pub mod copy;
 mod cursor;
 mod ddl;
+mod definition;
 mod dml;
 mod driver;
 mod explain;

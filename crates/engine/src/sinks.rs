@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use millpond_catalog::{Relation, RelationKind, Sink as SinkDefinition, SinkTarget};
-use millpond_connect::{Encoding, SinkSpec, open_sink, validate_sink};
+use millpond_connect::{Encoding, SinkSpec, open_sink, prepare_sink, validate_sink};
 use millpond_env::Env;
 use millpond_sql::statement::{CreateSink, SinkInput};
 use millpond_types::{Commit, Delta, RelationId, SqlError, SqlState};
@@ -72,7 +72,9 @@ pub(crate) async fn create(
         encode: create.format.as_ref().and_then(|f| f.encode.clone()),
         format_options: create.format.as_ref().map(|f| f.options.to_map()).unwrap_or_default(),
     };
-    validate_sink(&spec(&input, &connector), &session.inner.env)?;
+    let checked = spec(&input, &connector);
+    validate_sink(&checked, &session.inner.env)?;
+    prepare_sink(&checked, &session.inner.env).await?;
     let frozen = millpond_catalog::Frozen::default();
     let kind = RelationKind::Sink(SinkDefinition {
         input: Some(input.id),
