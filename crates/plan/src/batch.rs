@@ -162,15 +162,15 @@ fn scan_with_watermark(scan: &TableScan) -> Result<(LogicalPlan, Column)> {
     ))
 }
 
+/// Supplies what stands for a relation when a plan is executed.
+pub type Provide<'a> = dyn FnMut(&RelationSource) -> Result<Arc<dyn TableSource>, SqlError> + 'a;
+
 /// Puts `provide`'s source in the place of each [`RelationSource`] (subqueries included). The new source has the same
 /// schema; use DataFusion's `provider_as_source`.
 ///
 /// # Errors
 /// Those of `provide`.
-pub fn replace_relations(
-    plan: LogicalPlan,
-    provide: &mut dyn FnMut(&RelationSource) -> Result<Arc<dyn TableSource>, SqlError>,
-) -> Result<LogicalPlan, SqlError> {
+pub fn replace_relations(plan: LogicalPlan, provide: &mut Provide<'_>) -> Result<LogicalPlan, SqlError> {
     let replaced: Result<_, DataFusionError> = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::TableScan(scan) => match RelationSource::of(&scan.source) {
             Some(relation) => {

@@ -22,7 +22,11 @@ pub(crate) fn assign(
     if matches!(expr, Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _)) {
         return assign_expr(expr, to, schema).map_err(failed);
     }
-    let expr = crate::rules::typed(vec![expr], schema).map_err(failed)?.swap_remove(0);
+    // An INSERT of thousands of rows is mostly literals and parameters, which need no rules.
+    let expr = match expr {
+        Expr::Literal(..) | Expr::Placeholder(_) => expr,
+        other => crate::rules::typed(vec![other], schema).map_err(failed)?.swap_remove(0),
+    };
     let (_, field) = expr.to_field(schema).map_err(failed)?;
     let from = SqlType::of(&field)?;
     if from == *to && *field.data_type() == to.arrow() {

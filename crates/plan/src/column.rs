@@ -60,12 +60,12 @@ impl Planner {
         });
         debug_assert!(walk.is_ok(), "walking an expression cannot fail");
         let place = millpond_sql::position_of(ast::Spanned::span(expr));
-        let typed = match to {
+        let expr = match to {
             Some((name, ty)) => coercion::assign(bound, name, ty, &schema, place)?,
-            None => bound,
+            None => {
+                rules::typed(vec![bound], &schema).map_err(|e| errors::planning(e, &places))?.swap_remove(0)
+            }
         };
-        let expr =
-            rules::typed(vec![typed], &schema).map_err(|e| errors::planning(e, &places))?.swap_remove(0);
         let (_, field) = expr.to_field(&schema).map_err(|e| errors::planning(e, &places))?;
         let ty = SqlType::of(&field)?;
         let reads: BTreeSet<usize> = expr
@@ -79,6 +79,24 @@ impl Planner {
 
 /// Refuses what an expression over single rows cannot hold.
 pub(crate) fn refuse_misplaced(expr: &Expr, place: &str) -> Result<(), SqlError> {
+    if has_subquery(expr) {
+        return Err(SqlError::unsupported(format!("a subquery in {place} is not supported")));
+    }
+    refuse_aggregates(expr, place)
+}
+
+pub(crate) fn has_subquery(expr: &Expr) -> bool {
+    let found = expr.exists(|e| {
+        Ok(matches!(
+            e,
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)
+        ))
+    });
+    found.expect("walking an expression cannot fail")
+}
+
+/// As [`refuse_misplaced`], where a subquery may stand.
+pub(crate) fn refuse_aggregates(expr: &Expr, place: &str) -> Result<(), SqlError> {
     let mut error = None;
     let walk = expr.apply(|e| {
         error = match e {
@@ -90,9 +108,6 @@ pub(crate) fn refuse_misplaced(expr: &Expr, place: &str) -> Result<(), SqlError>
                 SqlState::WINDOWING_ERROR,
                 format!("window functions are not allowed in {place}"),
             )),
-            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => {
-                Some(SqlError::unsupported(format!("a subquery in {place} is not supported")))
-            }
             Expr::Unnest(_) => Some(SqlError::unsupported(format!("unnest in {place} is not supported"))),
             _ => None,
         };

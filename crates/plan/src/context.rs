@@ -91,6 +91,10 @@ impl<'a> Context<'a> {
         self.planner
     }
 
+    pub(crate) fn relations(&self) -> Vec<RelationId> {
+        self.relations.borrow().clone()
+    }
+
     pub(crate) fn asked_session(&self) -> bool {
         self.session.borrow().is_some()
     }

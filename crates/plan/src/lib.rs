@@ -29,7 +29,7 @@ mod trace;
 pub mod window;
 mod window_sql;
 
-pub use batch::{batch, replace_relations, without_late_rows};
+pub use batch::{Provide, batch, replace_relations, without_late_rows};
 pub use column::{ColumnExpression, physical};
 pub use context::{SystemTables, config_options};
 pub use dml::{DeletePlan, InsertPlan, OnConflict, UpdatePlan};

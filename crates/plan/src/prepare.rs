@@ -95,6 +95,8 @@ impl VisitorMut for Rewriter<'_> {
                 _ => ast::LimitClause::LimitOffset { limit, offset: None, limit_by: Vec::new() },
             });
         }
+        order_by_outputs(query);
+        type_recursive_literals(query);
         self.depth += 1;
         ControlFlow::Continue(())
     }
@@ -154,6 +156,59 @@ impl VisitorMut for Rewriter<'_> {
             idents.drain(..idents.len() - 2);
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// The first branch of a recursive query says its types before analysis does: `SELECT 1` is an integer there too.
+fn type_recursive_literals(query: &mut ast::Query) {
+    let Some(with) = query.with.as_mut().filter(|with| with.recursive) else { return };
+    for cte in &mut with.cte_tables {
+        let mut body = cte.query.body.as_mut();
+        while let ast::SetExpr::SetOperation { left, .. } = body {
+            body = left;
+        }
+        let ast::SetExpr::Select(select) = body else { continue };
+        for item in &mut select.projection {
+            let (expr, alias) = match item {
+                SelectItem::UnnamedExpr(expr) => (expr, ast::Ident::with_quote('"', "?column?")),
+                SelectItem::ExprWithAlias { expr, alias } => (expr, alias.clone()),
+                _ => continue,
+            };
+            if let ast::Expr::Value(value) = expr
+                && let ast::Value::Number(digits, _) = &value.value
+                && digits.parse::<i32>().is_ok()
+            {
+                let integer = ast::Expr::Cast {
+                    kind: ast::CastKind::Cast,
+                    expr: Box::new(expr.clone()),
+                    data_type: ast::DataType::Integer(None),
+                    array: false,
+                    format: None,
+                };
+                *item = SelectItem::ExprWithAlias { expr: integer, alias };
+            }
+        }
+    }
+}
+
+/// `SELECT DISTINCT f(a) ... ORDER BY f(a)` orders by the output: the number of the column says so, whatever its name is.
+fn order_by_outputs(query: &mut ast::Query) {
+    let (ast::SetExpr::Select(select), Some(order_by)) = (query.body.as_ref(), &mut query.order_by) else {
+        return;
+    };
+    let ast::OrderByKind::Expressions(keys) = &mut order_by.kind else { return };
+    if select.distinct.is_none() {
+        return;
+    }
+    for key in keys {
+        let is_column = matches!(key.expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_));
+        let explicit = select.projection.iter().map_while(|item| match item {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+            _ => None,
+        });
+        if !is_column && let Some(at) = explicit.into_iter().position(|expr| *expr == key.expr) {
+            key.expr = ast::Expr::value(ast::Value::Number((at + 1).to_string(), false));
+        }
     }
 }
 

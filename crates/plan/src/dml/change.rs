@@ -183,7 +183,8 @@ fn row_schema(relation: &Relation, alias: &str) -> Result<DFSchema, SqlError> {
 pub(super) struct Scope<'a> {
     context: Context<'a>,
     schema: DFSchema,
-    types: Vec<Option<SqlType>>,
+    /// Knows the parameters; cloned for each expression.
+    names: PlannerContext,
     places: &'a Places,
 }
 
@@ -194,7 +195,8 @@ impl<'a> Scope<'a> {
         types: &[Option<SqlType>],
         places: &'a Places,
     ) -> Self {
-        Self { context: Context::new(planner, Vec::new()), schema, types: types.to_vec(), places }
+        let names = PlannerContext::new().with_prepare_param_data_types(parameter_fields(types));
+        Self { context: Context::new(planner, Vec::new()), schema, names, places }
     }
 
     /// A function was called whose answer depends on the session or the time.
@@ -202,11 +204,15 @@ impl<'a> Scope<'a> {
         self.context.asked_session()
     }
 
+    /// Relations that subqueries read.
+    pub(super) fn relations(&self) -> Vec<millpond_types::RelationId> {
+        self.context.relations()
+    }
+
     /// Resolves names; types come later.
     pub(super) fn bind(&self, expr: &ast::Expr) -> Result<Expr, SqlError> {
-        let mut context = PlannerContext::new().with_prepare_param_data_types(parameter_fields(&self.types));
         SqlToRel::new(&self.context)
-            .sql_to_expr(expr.clone(), &self.schema, &mut context)
+            .sql_to_expr(expr.clone(), &self.schema, &mut self.names.clone())
             .map_err(|e| errors::planning(e, self.places))
     }
 

@@ -10,11 +10,12 @@ use millpond_catalog::{Relation, RelationKind};
 use millpond_functions::error::from_datafusion;
 use millpond_functions::rewrite::postgres_literal;
 use millpond_sql::{RelationName, fold, position_of};
-use millpond_types::{SqlError, SqlState, SqlType};
+use millpond_types::{RelationId, SqlError, SqlState, SqlType};
 use sqlparser::ast::{self, Spanned};
 
 use super::change::{RowScope, Scope};
 use super::{EXCLUDED, InsertPlan, OnConflict};
+use crate::column::{has_subquery, refuse_aggregates};
 use crate::errors::{self, Places, at_opt};
 use crate::rules::without_alias;
 use crate::{Planner, coercion, parameters, rules};
@@ -56,12 +57,12 @@ impl Planner {
         scope.session |= defaults.session;
         let (rows, relations) = match body(insert) {
             Body::Default => (values(&relation, vec![defaults.row.clone()])?, Vec::new()),
-            Body::Values(rows) if !rows.iter().any(|row| row.iter().any(has_subquery)) => {
-                let rows = self.values_rows(&rows, &targets, &relation, &defaults, &mut scope)?;
-                (values(&relation, rows)?, Vec::new())
+            Body::Values(rows) => {
+                let (rows, relations) =
+                    self.values_rows(&rows, &targets, &relation, &defaults, &mut scope)?;
+                (values(&relation, rows)?, relations)
             }
-            Body::Values(_) | Body::Query(_) => {
-                let query = insert.source.as_deref().expect("there is a query");
+            Body::Query(query) => {
                 let (plan, relations, session) =
                     self.query_rows(query, &targets, &relation, &defaults, &types, &places)?;
                 scope.session |= session;
@@ -106,7 +107,7 @@ impl Planner {
                 let scope = Scope::new(self, DFSchema::empty(), types, places);
                 for row in &rows {
                     for (expr, target) in row.iter().zip(targets) {
-                        if is_default(expr) || has_subquery(expr) {
+                        if is_default(expr) {
                             continue;
                         }
                         let bound = scope.bind(expr)?;
@@ -147,7 +148,7 @@ impl Planner {
         relation: &Relation,
         defaults: &Defaults,
         scope: &mut RowScope<'_>,
-    ) -> Result<Vec<Vec<Expr>>, SqlError> {
+    ) -> Result<(Vec<Vec<Expr>>, Vec<RelationId>), SqlError> {
         let width = rows.first().map_or(0, |row| row.len());
         let empty = DFSchema::empty();
         let inner = Scope::new(self, DFSchema::empty(), scope.types, scope.places);
@@ -171,14 +172,14 @@ impl Planner {
                     return Err(at_opt(generated(&column.name), place));
                 }
                 let bound = inner.bind(expr)?;
-                crate::column::refuse_misplaced(&bound, "VALUES").map_err(|e| at_opt(e, place))?;
+                refuse_aggregates(&bound, "VALUES").map_err(|e| at_opt(e, place))?;
                 values[*target] =
                     coercion::assign(postgres_literal(bound), &column.name, &column.ty, &empty, place)?;
             }
             complete.push(values);
         }
         scope.session |= inner.session();
-        Ok(complete)
+        Ok((complete, inner.relations()))
     }
 
     /// The rows of a query, as columns of the relation.
@@ -190,7 +191,7 @@ impl Planner {
         defaults: &Defaults,
         types: &[Option<SqlType>],
         places: &Places,
-    ) -> Result<(LogicalPlan, Vec<millpond_types::RelationId>, bool), SqlError> {
+    ) -> Result<(LogicalPlan, Vec<RelationId>, bool), SqlError> {
         let bound = self.bind(query, types, places)?;
         let width = bound.plan.schema().fields().len();
         check_width(width, targets, relation, defaults.explicit, |_| None)?;
@@ -416,7 +417,22 @@ fn values(relation: &Relation, rows: Vec<Vec<Expr>>) -> Result<LogicalPlan, SqlE
     if relation.columns.is_empty() {
         return Ok(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema }));
     }
-    Ok(LogicalPlan::Values(Values { schema, values: rows }))
+    if !rows.iter().flatten().any(has_subquery) {
+        return Ok(LogicalPlan::Values(Values { schema, values: rows }));
+    }
+    // Subqueries cannot stand in a Values node.
+    let mut plan: Option<LogicalPlanBuilder> = None;
+    for row in rows {
+        let outputs = row.into_iter().zip(&relation.columns).map(|(e, c)| e.alias(c.name.as_str()));
+        let one = LogicalPlanBuilder::empty(true).project(outputs).and_then(LogicalPlanBuilder::build);
+        let one = one.map_err(from_datafusion)?;
+        plan = Some(match plan {
+            None => LogicalPlanBuilder::from(one),
+            Some(before) => before.union(one).map_err(from_datafusion)?,
+        });
+    }
+    let plan = plan.unwrap_or_else(|| LogicalPlanBuilder::empty(false));
+    plan.build().and_then(rules::optimize).map_err(from_datafusion)
 }
 
 pub(super) fn is_default(expr: &ast::Expr) -> bool {
@@ -425,18 +441,6 @@ pub(super) fn is_default(expr: &ast::Expr) -> bool {
 
 fn is_untyped(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _))
-}
-
-fn has_subquery(expr: &ast::Expr) -> bool {
-    struct Find;
-    impl ast::Visitor for Find {
-        type Break = ();
-
-        fn pre_visit_query(&mut self, _query: &ast::Query) -> std::ops::ControlFlow<()> {
-            std::ops::ControlFlow::Break(())
-        }
-    }
-    ast::Visit::visit(expr, &mut Find).is_break()
 }
 
 /// A bare parameter is of the type of the column that it is stored in.
