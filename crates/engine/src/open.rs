@@ -37,6 +37,8 @@ pub(crate) async fn open(
     let options = LogOptions { verify_from: manifest.cut, ..LogOptions::default() };
     let (log, recovered) = Log::open(env.clone(), &config.data_dir.join("journal"), options, observer)
         .map_err(|e| open_error(&e))?;
+    // It is in no catalog, so nothing else declares it.
+    log.declare_topic(crate::reject::ERRORS_TOPIC, millpond_log::TopicSpec { partitions: 1 });
     if recovered.last_commit < manifest.cut {
         return Err(SqlError::new(SqlState::DATA_CORRUPTED, "the log ends before the newest checkpoint")
             .detail(format!(

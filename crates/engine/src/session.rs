@@ -285,7 +285,7 @@ impl Session {
                     _ => None,
                 };
                 let stream = read::stream(&self.inner, &snapshot, &plan.logical, parameters, txn).await?;
-                let stream = Cancellable::new(stream, self.cancel.clone(), deadline);
+                let stream = Cancellable::wrap(stream, self.cancel.clone(), deadline);
                 let columns = prepared.columns.as_deref().unwrap_or_default().to_vec();
                 Ok(Outcome::Rows { columns, stream, tag: RowsTag::Select })
             }
@@ -434,6 +434,11 @@ impl Session {
             Block::Explicit(_) => TransactionStatus::Active,
             Block::Failed => TransactionStatus::Failed,
         }
+    }
+
+    /// The columns of a cursor that DECLARE has made: a front end describes it as one of its portals.
+    pub fn cursor_columns(&self, name: &str) -> Option<&[Column]> {
+        self.cursors.get(name).map(|cursor| &cursor.columns[..])
     }
 
     /// Notices since the last call, to be sent before the result.

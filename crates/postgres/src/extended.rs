@@ -160,6 +160,15 @@ impl Connection {
 
     pub fn describe(&mut self, describe: &Describe) -> Result<(), Stop> {
         let name = describe.name.as_deref().unwrap_or("");
+        // A cursor of DECLARE is a portal too; its rows come by FETCH.
+        if describe.target_type == b'P'
+            && !self.portals.contains_key(name)
+            && let Some(columns) = self.session.cursor_columns(name)
+        {
+            let described = description(columns, &vec![Format::Text; columns.len()]);
+            self.send(described);
+            return Ok(());
+        }
         let (prepared, formats) = if is_portal(describe.target_type)? {
             let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
             (portal.statement.prepared.clone(), portal.formats.clone())

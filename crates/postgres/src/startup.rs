@@ -184,6 +184,9 @@ fn hello(mut packet: Bytes) -> Result<(Hello, Vec<String>), SqlError> {
                 _ => return Err(SqlError::unsupported("replication connections are not supported")),
             },
             _ if name.starts_with("_pq_.") => unknown.push(name),
+            "client_encoding" => {
+                settings.insert(name, encoding_name(&value));
+            }
             _ => {
                 settings.insert(name, value);
             }
@@ -198,6 +201,15 @@ fn hello(mut packet: Bytes) -> Result<(Hello, Vec<String>), SqlError> {
     let user = user.filter(|u| !u.is_empty()).ok_or_else(missing)?;
     let database = database.filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
     Ok((Hello { user, database, settings }, unknown))
+}
+
+/// PostgreSQL reads names of encodings by their letters and digits; asyncpg asks for `'utf-8'`, quotes included.
+fn encoding_name(name: &str) -> String {
+    let bare: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    match bare.to_ascii_lowercase().as_str() {
+        "utf8" | "unicode" => "UTF8".to_owned(),
+        _ => name.to_owned(),
+    }
 }
 
 /// The settings of `-c name=value` and `--name=value`; a backslash takes the next character as it is.
@@ -257,5 +269,7 @@ mod tests {
             assert!(hello(Bytes::copy_from_slice(bad)).is_err(), "{bad:?}");
         }
         assert!(hello(Bytes::from_static(b"\0")).is_err(), "a user is needed");
+        let (hello_, _) = hello(Bytes::from_static(b"user\0a\0client_encoding\0'utf-8'\0\0")).unwrap();
+        assert_eq!(hello_.settings["client_encoding"], "UTF8");
     }
 }

@@ -27,18 +27,27 @@ pub(crate) async fn send(
     let code: i16 = matches!(format, CopyFormat::Binary).into();
     let response = CopyOutResponse::new(code as i8, columns.len() as i16, vec![code; columns.len()]);
     socket.send(PgWireBackendMessage::CopyOutResponse(response));
-    begin(columns, format, socket.output());
+    header(columns, format, socket.output());
+    // The signature of the binary format is no message of its own: clients look for it in front of the first row.
+    let mut signature = Vec::new();
+    if matches!(format, CopyFormat::Binary) {
+        signature.extend_from_slice(SIGNATURE);
+        signature.extend_from_slice(&[0; 8]);
+    }
     let mut rows = 0;
     while let Some(batch) = rows::next(&mut stream, socket, cancel).await? {
         for start in (0..batch.num_rows()).step_by(ROWS_BETWEEN_LOOKS) {
             let length = ROWS_BETWEEN_LOOKS.min(batch.num_rows() - start);
-            write(&batch.slice(start, length), columns, format, socket.output())?;
+            write(&batch.slice(start, length), columns, format, &mut signature, socket.output())?;
             socket.flush_if_full().await?;
         }
         rows += batch.num_rows();
     }
     if matches!(format, CopyFormat::Binary) {
-        message(socket.output(), |out| out.extend_from_slice(&(-1i16).to_be_bytes()));
+        message(socket.output(), |out| {
+            out.append(&mut signature);
+            out.extend_from_slice(&(-1i16).to_be_bytes());
+        });
     }
     socket.send(PgWireBackendMessage::CopyDone(CopyDone::new()));
     Ok(format!("COPY {rows}"))
@@ -53,12 +62,9 @@ fn message(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
 }
 
-fn begin(columns: &[Column], format: &CopyFormat, out: &mut Vec<u8>) {
+/// The line with the names of the columns.
+fn header(columns: &[Column], format: &CopyFormat, out: &mut Vec<u8>) {
     match format {
-        CopyFormat::Binary => message(out, |out| {
-            out.extend_from_slice(SIGNATURE);
-            out.extend_from_slice(&[0; 8]);
-        }),
         CopyFormat::Csv { header: Header::Present | Header::Match, .. } => message(out, |out| {
             let csv = Csv::of(format, columns);
             for (i, column) in columns.iter().enumerate() {
@@ -86,6 +92,7 @@ fn write(
     batch: &RecordBatch,
     columns: &[Column],
     format: &CopyFormat,
+    signature: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), SqlError> {
     let arrays = batch.columns().iter().zip(columns);
@@ -95,6 +102,7 @@ fn write(
                 arrays.map(|(a, c)| Writer::new(a, &c.ty, Format::Binary)).collect::<Result<_, _>>()?;
             for row in 0..batch.num_rows() {
                 message(out, |out| {
+                    out.append(signature);
                     out.extend_from_slice(&(writers.len() as i16).to_be_bytes());
                     writers.iter().for_each(|writer| writer.write_sized(row, out));
                 });

@@ -26,7 +26,7 @@ pub(super) fn functions() -> Vec<Function> {
             let mut path = facts.context.search_path.iter();
             Ok(path.find(|schema| facts.schema_oid(schema) != 0).map(String::as_str).into())
         }),
-        strict("current_schemas", SqlType::Array(Box::new(SqlType::Name)), 1..=1, |facts, a| {
+        strict("current_schemas", SqlType::Array(Box::new(SqlType::Text)), 1..=1, |facts, a| {
             let implicit = a[0].bool() == Some(true);
             let path = if implicit {
                 facts.path()
@@ -38,6 +38,7 @@ pub(super) fn functions() -> Vec<Function> {
             Ok(existing.into())
         }),
         lenient("current_setting", text(), 1..=2, current_setting),
+        lenient("set_config", text(), 3..=3, set_config),
         constant("pg_backend_pid", SqlType::Int4, 0..=0, |facts, _| Ok(facts.context.backend_pid.into())),
         constant("pg_is_in_recovery", SqlType::Boolean, 0..=0, |_, _| Ok(false.into())),
         constant("pg_is_wal_replay_paused", SqlType::Boolean, 0..=0, |_, _| Ok(false.into())),
@@ -69,17 +70,32 @@ pub(super) fn functions() -> Vec<Function> {
     ]
 }
 
+/// Settings that catalog queries compare with and that mean nothing here.
+const ONLY_ASKED: [(&str, &str); 3] =
+    [("default_table_access_method", "heap"), ("default_tablespace", ""), ("default_with_oids", "off")];
+
 fn current_setting(facts: &Facts, arguments: &[Cell]) -> Result<Cell, SqlError> {
     let Some(name) = arguments[0].text() else { return Ok(Cell::Null) };
     let settings = &facts.context.settings;
     let found = settings.iter().find(|(setting, _)| setting.eq_ignore_ascii_case(name));
-    match found {
-        Some((_, value)) => Ok(value.as_str().into()),
-        None if arguments.get(1).and_then(Cell::bool) == Some(true) => Ok(Cell::Null),
-        None => {
+    let only_asked = ONLY_ASKED.iter().find(|(setting, _)| setting.eq_ignore_ascii_case(name));
+    match (found, only_asked) {
+        (Some((_, value)), _) => Ok(value.as_str().into()),
+        (None, Some((_, value))) => Ok((*value).into()),
+        _ if arguments.get(1).and_then(Cell::bool) == Some(true) => Ok(Cell::Null),
+        _ => {
             let message = format!("unrecognized configuration parameter \"{name}\"");
             Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message))
         }
+    }
+}
+
+/// Functions cannot change the session, but many clients only want to be sure of a value.
+fn set_config(facts: &Facts, arguments: &[Cell]) -> Result<Cell, SqlError> {
+    let current = current_setting(facts, &arguments[..1])?;
+    match (current.text(), arguments[1].text()) {
+        (Some(current), Some(wanted)) if current.eq_ignore_ascii_case(wanted) => Ok(current.into()),
+        _ => Err(SqlError::unsupported("set_config() cannot change a setting").hint("Use SET.")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Rules for single expressions.
 
 use datafusion::sql::sqlparser::ast::{
-    self, AccessExpr, BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, Query,
-    SelectItem, SetExpr, Subscript, Value,
+    self, AccessExpr, BinaryOperator, DataType, Expr, Function, FunctionArgumentClause, FunctionArguments,
+    Ident, ObjectName, OrderByKind, Query, SelectItem, SetExpr, Subscript, Value,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -108,48 +108,60 @@ pub(super) fn rewrite(expr: &mut Expr) {
                 *expr = call(&format!("{prefix}in"), vec![std::mem::replace(inner, super::null())]);
                 return;
             }
-            // The number behind a reg type, or its name.
-            let is_oid = custom_name(data_type).as_deref() == Some("oid");
             if let Some(plain) = plain_type(data_type) {
                 *data_type = plain;
             }
+            // The name behind a reg type. A cast to oid stays, and says that the number is meant.
             if let Expr::Function(function) = inner.as_mut()
                 && input_prefix(function).is_some()
+                && is_textual(data_type)
             {
-                if is_textual(data_type) {
-                    show_names(inner);
-                }
-                if is_textual(data_type) || is_oid {
-                    *expr = std::mem::replace(inner, super::null());
-                }
+                show_names(inner);
+                *expr = std::mem::replace(inner, super::null());
             }
         }
-        Expr::Like { escape_char, .. } | Expr::ILike { escape_char, .. } => {
-            // That is the escape character anyway.
-            let default = |v: &mut ast::ValueWithSpan| matches!(&v.value, Value::SingleQuotedString(s) | Value::EscapedStringLiteral(s) if s == "\\");
-            escape_char.take_if(default);
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            if let Some(escape) = escape_char.take() {
+                escape_by_backslash(pattern, escape);
+            }
         }
         Expr::CompoundFieldAccess { root, access_chain } => {
-            let is_vector = match root.as_ref() {
-                Expr::Identifier(ident) => VECTORS.contains(&folded(ident).as_str()),
-                Expr::CompoundIdentifier(parts) => {
-                    parts.last().is_some_and(|ident| VECTORS.contains(&folded(ident).as_str()))
-                }
-                _ => false,
+            let mut column = match root.as_ref() {
+                Expr::Identifier(ident) => Some(folded(ident)),
+                Expr::CompoundIdentifier(parts) => parts.last().map(folded),
+                _ => None,
             };
-            let first = access_chain.first_mut().filter(|_| is_vector);
-            if let Some(AccessExpr::Subscript(Subscript::Index { index })) = first {
-                let one = Expr::Value(Value::Number("1".to_owned(), false).into());
-                let from_zero = std::mem::replace(index, super::null());
-                *index = Expr::BinaryOp {
-                    left: Box::new(from_zero),
-                    op: BinaryOperator::Plus,
-                    right: Box::new(one),
-                };
+            for access in access_chain {
+                match access {
+                    AccessExpr::Dot(Expr::Identifier(ident)) => column = Some(folded(ident)),
+                    AccessExpr::Subscript(Subscript::Index { index })
+                        if column.take().is_some_and(|c| VECTORS.contains(&c.as_str())) =>
+                    {
+                        let one = Expr::Value(Value::Number("1".to_owned(), false).into());
+                        let left = Box::new(std::mem::replace(index, super::null()));
+                        *index = Expr::BinaryOp { left, op: BinaryOperator::Plus, right: Box::new(one) };
+                    }
+                    _ => column = None,
+                }
             }
         }
         _ => {}
     }
+}
+
+/// LIKE has the backslash as its escape character; another one is exchanged for it in the pattern.
+fn escape_by_backslash(pattern: &mut Expr, escape: ast::ValueWithSpan) {
+    let (Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text)) = &escape.value else { return };
+    if text == "\\" {
+        return;
+    }
+    let string = |text: &str| Expr::Value(Value::SingleQuotedString(text.to_owned()).into());
+    let inner = std::mem::replace(pattern, super::null());
+    let doubled = call("replace", vec![inner, string("\\"), string("\\\\")]);
+    *pattern = match text.is_empty() {
+        true => doubled,
+        false => call("replace", vec![doubled, string(text), string("\\")]),
+    };
 }
 
 fn operator(parts: &[String]) -> Option<BinaryOperator> {
@@ -196,8 +208,12 @@ fn rewrite_call(function: &mut Function) -> Option<Expr> {
     }
 }
 
-/// `ARRAY(SELECT x …)`. An ORDER BY inside stays where it is: array_agg takes the rows as they come.
+/// `ARRAY(SELECT x … ORDER BY y)` is `(SELECT array_agg(x ORDER BY y) …)`.
 fn array_of(query: &mut Query) -> Expr {
+    if let Some(aggregated) = aggregated(query) {
+        return call("text_array_or_empty", vec![Expr::Subquery(Box::new(aggregated))]);
+    }
+    // What has groups or a limit of its own is aggregated from outside; array_agg takes the rows as they come.
     let mut inner = query.clone();
     if let SetExpr::Select(select) = inner.body.as_mut()
         && let [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] =
@@ -207,17 +223,60 @@ fn array_of(query: &mut Query) -> Expr {
         select.projection =
             vec![SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', "element") }];
     }
-    // Written as text, because a query's struct has a dozen fields that say nothing here.
-    let text = "SELECT array_agg(\"element\") FROM (SELECT 1) AS \"elements\"";
-    let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).and_then(|mut p| p.parse_query());
-    let mut outer = parsed.expect("the text is a query");
+    let outer = around(inner, "SELECT array_agg(\"element\") FROM (SELECT 1) AS \"elements\"");
+    call("text_array_or_empty", vec![Expr::Subquery(Box::new(outer))])
+}
+
+/// The query with array_agg around its one output, if it has no clause that comes after the outputs.
+fn aggregated(query: &Query) -> Option<Query> {
+    let mut query = query.clone();
+    if query.limit_clause.is_some() || query.fetch.is_some() {
+        return None;
+    }
+    let order = match query.order_by.take().map(|order| order.kind) {
+        None => Vec::new(),
+        Some(OrderByKind::Expressions(order)) => order,
+        Some(OrderByKind::All(_)) => return None,
+    };
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    if select.distinct.is_some() || super::subquery::is_aggregated(select) {
+        return None;
+    }
+    let [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] = &select.projection[..]
+    else {
+        return None;
+    };
+    let ordinal =
+        |e: &Expr| matches!(e, Expr::Value(v) if matches!(&v.value, Value::Number(n, _) if n == "1"));
+    let order = order.into_iter().map(|mut by| {
+        if ordinal(&by.expr) {
+            by.expr = expr.clone();
+        }
+        by
+    });
+    let order: Vec<_> = order.collect();
+    let mut aggregate = call("array_agg", vec![expr.clone()]);
+    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut aggregate
+        && !order.is_empty()
+    {
+        list.clauses.push(FunctionArgumentClause::OrderBy(order));
+    }
+    select.projection = vec![SelectItem::UnnamedExpr(aggregate)];
+    Some(query)
+}
+
+/// `template`, a query over one derived table, with `inner` as that table. A query's struct has a dozen fields that say
+/// nothing here, so it is written as text.
+pub(super) fn around(inner: Query, template: &str) -> Query {
+    let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(template).and_then(|mut p| p.parse_query());
+    let mut outer = *parsed.expect("the template is a query");
     if let SetExpr::Select(select) = outer.body.as_mut()
         && let Some(ast::TableFactor::Derived { subquery, .. }) =
             select.from.first_mut().map(|f| &mut f.relation)
     {
         **subquery = inner;
     }
-    call("text_array_or_empty", vec![Expr::Subquery(outer)])
+    outer
 }
 
 /// `regclass` of `regclassin(x)`.

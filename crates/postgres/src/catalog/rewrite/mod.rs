@@ -186,12 +186,81 @@ impl VisitorMut for Rules {
             }
             _ => {}
         }
+        table_function(factor);
         ControlFlow::Continue(())
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        system_columns(select);
         subquery::join(select, &mut self.subqueries);
         ControlFlow::Continue(())
+    }
+}
+
+/// `pg_catalog.unnest(x) k` is `UNNEST(x) AS k(k)`: the name of a function that returns one column names the column too.
+fn table_function(factor: &mut TableFactor) {
+    if let TableFactor::Table { name, args: Some(arguments), alias, with_ordinality, .. } = factor
+        && last(name) == "unnest"
+    {
+        let plain = arguments.args.iter().map(|argument| match argument {
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        });
+        if let Some(array_exprs) = plain.collect() {
+            *factor = TableFactor::UNNEST {
+                alias: alias.take(),
+                array_exprs,
+                with_offset: false,
+                with_offset_alias: None,
+                with_ordinality: *with_ordinality,
+            };
+        }
+    }
+    if let TableFactor::UNNEST { alias: Some(alias), with_ordinality: false, .. } = factor
+        && alias.columns.is_empty()
+    {
+        alias.columns.push(ast::TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+}
+
+/// `x.tableoid` of a system relation is a constant: the oid of the catalog that the row is in.
+fn system_columns(select: &mut Select) {
+    struct Scope(Vec<(String, u32)>);
+    impl VisitorMut for Scope {
+        type Break = ();
+
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::CompoundIdentifier(parts) = expr
+                && let [qualifier, column] = &parts[..]
+                && folded(column) == "tableoid"
+                && let Some((_, oid)) = self.0.iter().find(|(alias, _)| *alias == folded(qualifier))
+            {
+                *expr = Expr::Value(ast::Value::Number(oid.to_string(), false).into());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let factors = select
+        .from
+        .iter()
+        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
+    let relations = factors.filter_map(|factor| {
+        let TableFactor::Table { name, alias, args: None, .. } = factor else { return None };
+        let (schema, relation) = relation_name(name)?;
+        let oid = schema::find(&schema, &relation)?.oid;
+        Some((alias.as_ref().map_or_else(|| last(name), |alias| folded(&alias.name)), oid))
+    });
+    let mut scope = Scope(relations.collect());
+    if !scope.0.is_empty() {
+        select.projection.iter_mut().for_each(|item| {
+            let is_tableoid = |e: &Expr| matches!(e, Expr::CompoundIdentifier(p) if p.last().is_some_and(|c| folded(c) == "tableoid"));
+            if let SelectItem::UnnamedExpr(expr) = item
+                && is_tableoid(expr)
+            {
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::new("tableoid") };
+            }
+        });
+        let _ = VisitMut::visit(select, &mut scope);
     }
 }
 
@@ -243,17 +312,27 @@ mod tests {
                 "SELECT 1 FROM pg_class WHERE oid = regclassin('t')",
             ),
             ("SELECT x::regtype::text", "SELECT regtypeout(x) AS \"x\""),
-            ("SELECT 't'::regclass::oid", "SELECT regclassin('t') AS \"oid\""),
+            ("SELECT 't'::regclass::oid", "SELECT regclassin('t')::BIGINT AS \"oid\""),
+            ("SELECT d.tableoid FROM pg_description d", "SELECT 2609 AS tableoid FROM pg_description d"),
+            ("SELECT k FROM pg_catalog.unnest(a) k", "SELECT k FROM UNNEST(a) k (k)"),
+            (
+                "SELECT EXISTS (SELECT 1 FROM pg_index i WHERE i.x = c.x) FROM pg_class c",
+                "SELECT (SELECT count(1) FROM pg_index i WHERE i.x = c.x) > 0 AS \"exists\" FROM pg_class c",
+            ),
             ("SELECT i.indkey[0] FROM pg_index i", "SELECT i.indkey[0 + 1] FROM pg_index i"),
             (
                 "SELECT generate_subscripts(k, 1)",
                 "SELECT unnest(array_subscripts(k, 1)) AS \"generate_subscripts\"",
             ),
             ("SELECT a LIKE 'x' ESCAPE '\\'", "SELECT a LIKE 'x'"),
+            (
+                "SELECT a LIKE 'x/_' ESCAPE '/'",
+                "SELECT a LIKE replace(replace('x/_', '\\', '\\\\'), '/', '\\')",
+            ),
             ("SELECT current_user", "SELECT current_user() AS \"current_user\""),
             (
                 "SELECT ARRAY(SELECT b FROM t WHERE t.x = r.y) FROM pg_roles r",
-                "SELECT text_array_or_empty((SELECT array_agg(\"element\") FROM (SELECT b AS \"element\" FROM t WHERE t.x = r.y) AS \"elements\")) AS \"array\" FROM pg_roles r",
+                "SELECT text_array_or_empty((SELECT array_agg(b) FROM t WHERE t.x = r.y)) AS \"array\" FROM pg_roles r",
             ),
             (
                 "SELECT (SELECT d.a FROM pg_attrdef d WHERE d.x = c.x) FROM pg_class c",

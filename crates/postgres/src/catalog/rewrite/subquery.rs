@@ -11,12 +11,13 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByKind, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, Visit,
-    VisitMut, Visitor, VisitorMut,
+    BinaryOperator, Expr, Function, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByKind,
+    Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value,
+    Visit, VisitMut, Visitor, VisitorMut,
 };
 
-use super::{folded, last, null, relation_name};
+use super::expression::around;
+use super::{call, folded, last, null, relation_name};
 use crate::catalog::relations;
 
 /// Replaces the correlated scalar subqueries of a SELECT; those inside of them have been replaced already.
@@ -32,6 +33,7 @@ pub(super) fn join(select: &mut Select, count: &mut usize) {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 let _ = VisitMut::visit(expr, &mut replace);
+                let _ = VisitMut::visit(expr, &mut CountInstead { depth: 0 });
             }
         }
         if let Some(condition) = &mut select.selection {
@@ -104,6 +106,53 @@ impl VisitorMut for Replace<'_> {
     }
 }
 
+/// DataFusion plans EXISTS only in conditions; as an output it is a count above zero.
+struct CountInstead {
+    depth: usize,
+}
+
+impl VisitorMut for CountInstead {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Exists { subquery, negated } = expr
+            && self.depth == 0
+        {
+            let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+            let zero = Expr::Value(Value::Number("0".to_owned(), false).into());
+            let count = Expr::Subquery(Box::new(counted(subquery)));
+            *expr = Expr::BinaryOp { left: Box::new(count), op, right: Box::new(zero) };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn counted(query: &Query) -> Query {
+    let mut plain = query.clone();
+    if let SetExpr::Select(select) = plain.body.as_mut()
+        && plain.limit_clause.is_none()
+        && plain.fetch.is_none()
+        && select.distinct.is_none()
+        && !is_aggregated(select)
+    {
+        let one = Expr::Value(Value::Number("1".to_owned(), false).into());
+        select.projection = vec![SelectItem::UnnamedExpr(call("count", vec![one]))];
+        plain.order_by = None;
+        return plain;
+    }
+    around(query.clone(), "SELECT count(1) FROM (SELECT 1) AS \"rows\"")
+}
+
 fn alias(number: usize) -> Ident {
     Ident::with_quote('"', format!("subquery {number}"))
 }
@@ -138,7 +187,7 @@ fn lateral(query: &Query, number: usize) -> Option<Join> {
     Some(Join { relation, global: false, join_operator: JoinOperator::LeftOuter(on) })
 }
 
-fn is_aggregated(select: &Select) -> bool {
+pub(super) fn is_aggregated(select: &Select) -> bool {
     use datafusion::sql::sqlparser::ast::GroupByExpr;
     let grouped = match &select.group_by {
         GroupByExpr::All(_) => true,
