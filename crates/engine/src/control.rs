@@ -381,7 +381,7 @@ async fn run_fetch(session: &mut Session, fetch: &Fetch) -> Result<Outcome, SqlE
     let wanted = match fetch.direction {
         FetchDirection::Forward(n) => usize::try_from(n).unwrap_or(usize::MAX),
         FetchDirection::ForwardAll => usize::MAX,
-        FetchDirection::Relative(n) if n == 1 => 1,
+        FetchDirection::Relative(1) => 1,
         _ => {
             return Err(SqlError::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -506,14 +506,13 @@ fn run_show(session: &mut Session, show: &Show) -> Result<Outcome, SqlError> {
         }
         Show::IndexesOf(name) => {
             let relation = catalog.resolve(name, &path).map_err(|e| name.mark(e))?;
-            let key = match &relation.kind {
+            match &relation.kind {
                 RelationKind::Table(table) if !table.primary_key.is_empty() => {
                     let default = format!("{}_pkey", relation.name);
                     vec![vec![Some(table.primary_key_name.clone().unwrap_or(default))]]
                 }
                 _ => Vec::new(),
-            };
-            key
+            }
         }
         Show::Columns(name) => {
             let relation = catalog.resolve(name, &path).map_err(|e| name.mark(e))?;

@@ -359,7 +359,7 @@ async fn to(
         _ => None,
     };
     let stream = read::stream(&inner, &snapshot, &plan.logical, &[], txn).await?;
-    let stream = Cancellable::new(stream, cancel, deadline);
+    let stream = Cancellable::wrap(stream, cancel, deadline);
     Ok(Outcome::CopyOut { columns, stream, format })
 }
 

@@ -13,8 +13,8 @@ use millpond_catalog::{
 };
 use millpond_log::{Record, Transaction};
 use millpond_sql::statement::{
-    Alter, AlterAction, ColumnDef, Constraint, ConstraintKind, CreateMaterializedView, CreateSource,
-    CreateTable, CreateView, Drop, Expression, Format, ObjectKind, Statement, TableConflict, WatermarkDef,
+    Alter, AlterAction, CreateMaterializedView, CreateSource, CreateTable, CreateView, Drop, Expression,
+    Format, ObjectKind, Statement, TableConflict,
 };
 use millpond_sql::{Options, RelationName};
 use millpond_types::{Commit, RelationId, SqlError, SqlState, SqlType};

@@ -118,7 +118,7 @@ pub(crate) struct Cancellable {
 }
 
 impl Cancellable {
-    pub fn new(
+    pub fn wrap(
         stream: SendableRecordBatchStream,
         cancel: CancelHandle,
         deadline: Option<tokio::time::Instant>,

@@ -164,18 +164,12 @@ const TABLE: &[Setting] = &[
 ];
 
 /// The settings of one session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, String>,
     /// What RESET returns to: the values of the startup packet.
     startup: BTreeMap<&'static str, String>,
     changed: Vec<&'static str>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { values: BTreeMap::new(), startup: BTreeMap::new(), changed: Vec::new() }
-    }
 }
 
 fn find(name: &str) -> Result<&'static Setting, SqlError> {

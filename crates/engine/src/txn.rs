@@ -4,6 +4,7 @@
 //! so that later statements of the transaction read their own writes; an undo list takes the changes back.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,25 +65,26 @@ impl Txn {
         lock_timeout: Option<Duration>,
     ) -> Result<&mut TableImage, SqlError> {
         let id = target.id();
-        if !self.tables.contains_key(&id) {
-            let image = inner.image(target).await?;
-            let wait = lock_timeout.unwrap_or(LOCK_WAIT);
-            let image = tokio::time::timeout(wait, image.lock_owned()).await.map_err(|_| {
-                if lock_timeout.is_some() {
-                    SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
-                } else {
-                    SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected")
-                        .detail(format!(
-                            "Another transaction has held {} for too long.",
-                            target.relation.described()
-                        ))
-                        .hint("Write tables in the same order in every transaction, and try again.")
-                }
-            })?;
-            let next_row_id = image.next_row_id;
-            self.tables.insert(id, LockedTable { image, done: Vec::new(), next_row_id });
-        }
-        Ok(&mut self.tables.get_mut(&id).expect("locked above").image)
+        let locked = match self.tables.entry(id) {
+            Entry::Occupied(locked) => locked.into_mut(),
+            Entry::Vacant(free) => {
+                let image = inner.image(target).await?;
+                let wait = lock_timeout.unwrap_or(LOCK_WAIT);
+                let image = tokio::time::timeout(wait, image.lock_owned()).await.map_err(|_| {
+                    if lock_timeout.is_some() {
+                        SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+                    } else {
+                        let table = target.relation.described();
+                        SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected")
+                            .detail(format!("Another transaction has held {table} for too long."))
+                            .hint("Write tables in the same order in every transaction, and try again.")
+                    }
+                })?;
+                let next_row_id = image.next_row_id;
+                free.insert(LockedTable { image, done: Vec::new(), next_row_id })
+            }
+        };
+        Ok(&mut locked.image)
     }
 
     /// Appends rows with the declared columns to a source or append-only table.
