@@ -100,7 +100,13 @@ fn keep_timely(window: &WindowTvf, lateness_us: i64) -> Result<LogicalPlan> {
     let end = Expr::Column(Column::new_unqualified(WINDOW_END));
     let closed = match lateness_us {
         0 => end,
-        us => end + lit(ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, us * 1_000)))),
+        us => {
+            end + lit(ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(
+                0,
+                0,
+                us.saturating_mul(1_000),
+            ))))
+        }
     };
     let watermark = Expr::Column(watermark);
     let timely = watermark.clone().is_null().or(closed.gt(watermark));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 use millpond_functions::error::into_datafusion;
 use millpond_types::{SqlError, SqlState, SqlType};
@@ -35,7 +35,10 @@ pub(crate) fn session_function(name: &str, settings: &PlanSettings) -> Option<Ar
         name: name.to_owned(),
         value,
         // `current_timestamp(3)` has a precision.
-        signature: Signature::variadic_any(Volatility::Immutable),
+        signature: Signature::one_of(
+            vec![TypeSignature::Nullary, TypeSignature::Any(1)],
+            Volatility::Immutable,
+        ),
         none: Signature::nullary(Volatility::Immutable),
     })))
 }

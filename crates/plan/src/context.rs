@@ -188,7 +188,15 @@ impl TableSource for ViewSource {
     }
 }
 
-static SESSION: LazyLock<SessionState> = LazyLock::new(|| SessionStateBuilder::new().build());
+/// For what of DataFusion wants a session while it plans: the functions, and nothing of any user's session.
+pub(crate) fn session_state() -> &'static SessionState {
+    static SESSION: LazyLock<SessionState> = LazyLock::new(|| {
+        let mut state = SessionStateBuilder::new().build();
+        millpond_functions::register(&mut state).expect("a session takes functions");
+        state
+    });
+    &SESSION
+}
 
 fn bare(name: &str) -> &str {
     name.strip_prefix("pg_catalog.").unwrap_or(name)
@@ -213,8 +221,7 @@ impl ContextProvider for Context<'_> {
                     .hint("Functions that FROM can call are tumble, hop, generate_series and unnest."),
             )
         })?;
-        // The functions there are ask nothing of the session.
-        let session: &dyn datafusion::catalog::Session = &*SESSION;
+        let session: &dyn datafusion::catalog::Session = session_state();
         let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, session))?;
         Ok(provider_as_source(provider))
     }

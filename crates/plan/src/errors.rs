@@ -13,6 +13,8 @@ pub(crate) struct Places {
     columns: Vec<(String, usize)>,
     functions: Vec<(String, usize)>,
     relations: Vec<(String, usize)>,
+    /// Texts in quotes.
+    literals: Vec<(String, usize)>,
 }
 
 impl Places {
@@ -58,6 +60,15 @@ impl Visitor for Places {
 
     fn pre_visit_relation(&mut self, relation: &ast::ObjectName) -> ControlFlow<()> {
         record(&mut self.relations, relation.0.iter().filter_map(|p| p.as_ident()));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_value(&mut self, value: &ast::ValueWithSpan) -> ControlFlow<()> {
+        if let ast::Value::SingleQuotedString(text) = &value.value
+            && let Some(position) = millpond_sql::position_of(value.span)
+        {
+            self.literals.push((text.clone(), position));
+        }
         ControlFlow::Continue(())
     }
 
@@ -111,10 +122,14 @@ pub(crate) fn at_opt(error: SqlError, position: Option<usize>) -> SqlError {
     }
 }
 
-/// `function f(…) does not exist` stands where `f` is first called.
+/// `function f(…) does not exist` stands where `f` is first called, a literal that its type refuses where it is written.
 fn with_place(error: SqlError, places: &Places) -> SqlError {
     if error.position().is_some() {
         return error;
+    }
+    let value = error.message().rsplit_once(": \"").and_then(|(_, rest)| rest.strip_suffix('"'));
+    if let Some(position) = value.and_then(|value| find(&places.literals, value)) {
+        return error.at(position);
     }
     let function = error
         .message()
@@ -214,6 +229,22 @@ fn plan_message(message: &str, places: &Places) -> Option<SqlError> {
             SqlState::INVALID_COLUMN_REFERENCE,
             "ORDER BY position is not in select list",
         ));
+    }
+    for (clause, state) in [("LIMIT", "2201W"), ("OFFSET", "2201X")] {
+        if message.starts_with(&format!("{clause} must be >= 0")) {
+            return Some(SqlError::new(SqlState::new(state), format!("{clause} must not be negative")));
+        }
+        if let Some(ty) = between(
+            &format!("{message}\n"),
+            &format!("Expected {clause} to be an integer or null, but got "),
+            "\n",
+        ) {
+            let not = ty
+                .parse()
+                .map_or(String::new(), |ty| format!(", not type {}", crate::constant::argument_name(&ty)));
+            let text = format!("argument of {clause} must be type bigint{not}");
+            return Some(SqlError::new(SqlState::DATATYPE_MISMATCH, text));
+        }
     }
     if let Some(relation) = message.strip_prefix("Invalid qualifier ") {
         return Some(at_opt(missing_from(relation), places.relation(relation)));

@@ -48,6 +48,7 @@ fn figure(expr: &Expr) -> Option<(String, u8)> {
             function.name.0.last().and_then(|p| p.as_ident()).map(|i| (millpond_sql::fold(i), 2))
         }
         Expr::Extract { .. } => strong("extract"),
+        Expr::Substring { shorthand: true, .. } => strong("substr"),
         Expr::Substring { .. } => strong("substring"),
         Expr::Position { .. } => strong("position"),
         Expr::Overlay { .. } => strong("overlay"),

@@ -122,6 +122,14 @@ pub(crate) fn infer_expression(expr: &Expr, schema: &DFSchema, types: &mut [Opti
             }
             Expr::ScalarFunction(call) => match call.func.name() {
                 "coalesce" | "nullif" | "greatest" | "least" => alike(&call.args, schema, types),
+                // `x = ANY ($1)`
+                "array_has" => {
+                    if let [array, element] = &call.args[..]
+                        && let Some(element) = type_of(element, schema)
+                    {
+                        set(array, Some(SqlType::Array(Box::new(element))), types);
+                    }
+                }
                 _ => {}
             },
             _ => {}
@@ -148,13 +156,19 @@ fn alike<'a>(
     types: &mut [Option<SqlType>],
 ) {
     let exprs = exprs.into_iter();
-    let known = exprs.clone().filter(|e| !matches!(e, Expr::Placeholder(_))).find_map(|e| {
-        let (_, field) = e.to_field(schema).ok()?;
-        if field.data_type().is_null() { None } else { SqlType::of(&field).ok() }
-    });
+    let known = exprs.clone().find_map(|e| type_of(e, schema));
     if known.is_some() {
         exprs.for_each(|e| set(e, known.clone(), types));
     }
+}
+
+/// The type of what is no parameter and not NULL.
+fn type_of(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
+    if matches!(expr, Expr::Placeholder(_)) {
+        return None;
+    }
+    let (_, field) = expr.to_field(schema).ok()?;
+    if field.data_type().is_null() { None } else { SqlType::of(&field).ok() }
 }
 
 fn set(expr: &Expr, ty: Option<SqlType>, types: &mut [Option<SqlType>]) {

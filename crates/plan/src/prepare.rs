@@ -155,6 +155,9 @@ impl VisitorMut for Rewriter<'_> {
         {
             idents.drain(..idents.len() - 2);
         }
+        if let Some(columns) = row_comparison(expr) {
+            *expr = columns;
+        }
         ControlFlow::Continue(())
     }
 }
@@ -212,6 +215,67 @@ fn order_by_outputs(query: &mut ast::Query) {
     }
 }
 
+/// `(a, b) = (1, 2)` and `(a, b) IN ((1, 2), …)` column by column, as the standard defines them.
+fn row_comparison(expr: &ast::Expr) -> Option<ast::Expr> {
+    use ast::BinaryOperator::{And, Eq, NotEq, Or};
+    let join = |op: &ast::BinaryOperator, parts: Vec<ast::Expr>| {
+        let joined = parts.into_iter().reduce(|left, right| ast::Expr::BinaryOp {
+            left: Box::new(left),
+            op: op.clone(),
+            right: Box::new(right),
+        });
+        joined.map(|all| ast::Expr::Nested(Box::new(all)))
+    };
+    let compare = |left: &[ast::Expr], op: &ast::BinaryOperator, right: &[ast::Expr]| {
+        if left.len() != right.len() {
+            return None;
+        }
+        let pairs = left.iter().zip(right).map(|(l, r)| ast::Expr::BinaryOp {
+            left: Box::new(l.clone()),
+            op: op.clone(),
+            right: Box::new(r.clone()),
+        });
+        join(if *op == Eq { &And } else { &Or }, pairs.collect())
+    };
+    match expr {
+        ast::Expr::BinaryOp { left, op: op @ (Eq | NotEq), right } => match (left.as_ref(), right.as_ref()) {
+            (ast::Expr::Tuple(left), ast::Expr::Tuple(right)) => compare(left, op, right),
+            _ => None,
+        },
+        ast::Expr::InList { expr, list, negated } => {
+            let ast::Expr::Tuple(row) = expr.as_ref() else { return None };
+            let each = list.iter().map(|item| match item {
+                ast::Expr::Tuple(other) => compare(row, &Eq, other),
+                _ => None,
+            });
+            let any = join(&Or, each.collect::<Option<Vec<_>>>()?)?;
+            Some(if *negated {
+                ast::Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(any) }
+            } else {
+                any
+            })
+        }
+        _ => None,
+    }
+}
+
+/// A function that returns rows in the select list: DataFusion has it return an array.
+fn rows_of_series(expr: &mut ast::Expr) {
+    let ast::Expr::Function(call) = expr else { return };
+    let name = call.name.0.last().and_then(|p| p.as_ident()).map(fold);
+    if name.as_deref() == Some("generate_series") {
+        let mut unnest = call.clone();
+        unnest.name = ast::ObjectName::from(vec![ast::Ident::new("unnest")]);
+        let series = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr.clone()));
+        unnest.args = ast::FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args: vec![series],
+            clauses: Vec::new(),
+        });
+        *expr = ast::Expr::Function(unnest);
+    }
+}
+
 fn has_limit(clause: &ast::LimitClause) -> bool {
     !matches!(clause, ast::LimitClause::LimitOffset { limit: None, .. })
 }
@@ -238,6 +302,9 @@ impl Rewriter<'_> {
                 (n, _) => names::distinct(&name, n),
             };
             let alias = ast::Ident::with_quote('"', name);
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                rows_of_series(expr);
+            }
             let placeholder = SelectItem::Wildcard(ast::WildcardAdditionalOptions::default());
             *item = match std::mem::replace(item, placeholder) {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {

@@ -12,10 +12,13 @@
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::datatypes::DataType;
 use chrono::{DateTime, Utc};
+use datafusion::common::alias::AliasGenerator;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
+use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
@@ -35,14 +38,20 @@ use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggreg
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerContext, OptimizerRule};
+use datafusion::optimizer::{
+    Analyzer, AnalyzerRule, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule,
+};
+use millpond_functions::error::into_datafusion;
 use millpond_functions::rewrite::{PostgresSemantics, postgres_literal};
+use millpond_types::{SqlError, SqlState};
 
-use crate::context::config_options;
+use crate::constant::argument_name;
+use crate::context::{config_options, session_state};
 
 static ANALYZER: LazyLock<Analyzer> = LazyLock::new(|| {
     Analyzer::with_rules(vec![
         Arc::new(NarrowLiterals),
+        Arc::new(UnionTypes),
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(TypeCoercion::new()),
         Arc::new(PostgresSemantics),
@@ -88,10 +97,30 @@ pub(crate) fn fold(plan: LogicalPlan) -> Result<LogicalPlan> {
     FOLDER.optimize(plan, &optimizer_context(), |_, _| {})
 }
 
+fn optimizer_context() -> Context {
+    Context(OptimizerContext::new_with_config_options(Arc::clone(config_options())))
+}
+
 /// now() is answered before the optimizer sees a plan, so its clock stands at the epoch: a plan is a function of its text.
-fn optimizer_context() -> OptimizerContext {
-    OptimizerContext::new_with_config_options(Arc::clone(config_options()))
-        .with_query_execution_start_time(DateTime::<Utc>::UNIX_EPOCH)
+/// DISTINCT ON becomes `first_value`, which the rule looks up.
+struct Context(OptimizerContext);
+
+impl OptimizerConfig for Context {
+    fn query_execution_start_time(&self) -> Option<DateTime<Utc>> {
+        Some(DateTime::<Utc>::UNIX_EPOCH)
+    }
+
+    fn alias_generator(&self) -> &Arc<AliasGenerator> {
+        self.0.alias_generator()
+    }
+
+    fn options(&self) -> Arc<ConfigOptions> {
+        self.0.options()
+    }
+
+    fn function_registry(&self) -> Option<&dyn FunctionRegistry> {
+        Some(session_state())
+    }
 }
 
 /// See [`postgres_literal`]; LIMIT and OFFSET stay bigint.
@@ -128,6 +157,43 @@ impl AnalyzerRule for NarrowLiterals {
     fn name(&self) -> &str {
         "narrow_literals"
     }
+}
+
+/// DataFusion reads numbers as text to bring the branches of a UNION together; PostgreSQL refuses.
+#[derive(Debug)]
+struct UnionTypes;
+
+impl AnalyzerRule for UnionTypes {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::Union(union) = node
+                && let Some((first, rest)) = union.inputs.split_first()
+            {
+                for (i, field) in first.schema().fields().iter().enumerate() {
+                    for other in rest.iter().filter_map(|input| input.schema().fields().get(i)) {
+                        match_union(field.data_type(), other.data_type())?;
+                    }
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(plan)
+    }
+
+    fn name(&self) -> &str {
+        "union_types"
+    }
+}
+
+fn match_union(a: &DataType, b: &DataType) -> Result<()> {
+    let text = |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+    if text(a) == text(b) || a.is_null() || b.is_null() {
+        return Ok(());
+    }
+    let (a, b) = (argument_name(a), argument_name(b));
+    let error =
+        SqlError::new(SqlState::DATATYPE_MISMATCH, format!("UNION types {a} and {b} cannot be matched"));
+    Err(into_datafusion(error.hint("Cast one of them.")))
 }
 
 /// Expressions over `schema`, typed and with their constants folded, each of them as itself (without an alias).

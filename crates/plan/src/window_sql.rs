@@ -54,9 +54,34 @@ impl RelationPlanner for WindowPlanner {
             {
                 series(name, alias, args, context)
             }
+            TableFactor::UNNEST { alias, array_exprs, with_offset, with_offset_alias, with_ordinality } => {
+                let alias = if array_exprs.len() == 1 { Some(column_alias(alias, "unnest")) } else { alias };
+                let named = TableFactor::UNNEST {
+                    alias,
+                    array_exprs,
+                    with_offset,
+                    with_offset_alias,
+                    with_ordinality,
+                };
+                Ok(RelationPlanning::Original(Box::new(named)))
+            }
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
     }
+}
+
+/// The only column of a function is called as the relation is, unless the alias says more.
+fn column_alias(alias: Option<ast::TableAlias>, function: &str) -> ast::TableAlias {
+    let mut alias = alias.unwrap_or_else(|| ast::TableAlias {
+        explicit: true,
+        name: ast::Ident::new(function),
+        columns: Vec::new(),
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(ast::TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+    alias
 }
 
 fn planned(plan: LogicalPlan, alias: Option<ast::TableAlias>) -> Result<RelationPlanning> {

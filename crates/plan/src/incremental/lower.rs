@@ -540,6 +540,9 @@ impl BoundCall {
             return Err(SqlError::internal(format!("{expr} is no aggregate")));
         };
         let name = func.name().to_lowercase();
+        if name == "first_value" {
+            return Err(unsupported("DISTINCT ON (or first_value)", "Use GROUP BY with min or max."));
+        }
         if params.distinct {
             return Err(unsupported(
                 &format!("{name}(DISTINCT ...)"),
