@@ -6,18 +6,18 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow::datatypes::{Field, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
-use datafusion::logical_expr::expr::AggregateFunction as Call;
 use datafusion::logical_expr::{self as logical, Expr, ExprSchemable, LogicalPlan, Volatility};
 use millpond_functions::error::from_datafusion;
 use millpond_types::{RelationId, SqlError, SqlType};
 
+use super::grouping::{BoundCall, Grouping, Slots};
 use super::text::shown;
 use super::{
-    Aggregate, AggregateCall, AggregateFunction, HopAggregate, HopColumn, Input, InputColumn, Map, Node,
-    NodeId, Operator, Plan, Window, WindowClose,
+    Aggregate, AggregateCall, HopAggregate, HopColumn, Input, InputColumn, Map, Node, NodeId, Operator, Plan,
+    Window, WindowClose,
 };
 use crate::rules::without_alias;
 use crate::trace;
@@ -499,129 +499,6 @@ fn renumber_calls(calls: &mut [AggregateCall], close: &mut Option<WindowClose>, 
     }
 }
 
-/// An aggregate with its expressions over the input's node.
-struct Grouping {
-    names: Vec<String>,
-    group: Vec<Expr>,
-    calls: Vec<BoundCall>,
-    source: Option<RelationId>,
-    /// Of the logical aggregate's output.
-    fields: Vec<FieldRef>,
-}
-
-impl Grouping {
-    fn output_fields(&self) -> Vec<Field> {
-        let mut unique = Names::default();
-        let named = self.names.iter().cloned().chain(self.calls.iter().map(|c| c.shown.clone()));
-        named
-            .zip(&self.fields)
-            .map(|(name, field)| field.as_ref().clone().with_name(unique.next(&name)))
-            .collect()
-    }
-}
-
-struct BoundCall {
-    function: AggregateFunction,
-    argument: Option<Expr>,
-    filter: Option<Expr>,
-    result: SqlType,
-    /// `sum(price)`
-    shown: String,
-}
-
-impl BoundCall {
-    fn new(
-        expr: &Expr,
-        result: SqlType,
-        schema: &DFSchema,
-        columns: &[(String, Expr)],
-    ) -> Result<Self, SqlError> {
-        let Expr::AggregateFunction(Call { func, params }) = without_alias(expr.clone()) else {
-            return Err(SqlError::internal(format!("{expr} is no aggregate")));
-        };
-        let name = func.name().to_lowercase();
-        if name == "first_value" {
-            return Err(unsupported("DISTINCT ON (or first_value)", "Use GROUP BY with min or max."));
-        }
-        if params.distinct {
-            return Err(unsupported(
-                &format!("{name}(DISTINCT ...)"),
-                "Aggregate over a view that groups by the distinct values.",
-            ));
-        }
-        if !params.order_by.is_empty() || params.null_treatment.is_some() {
-            return Err(unsupported(
-                &format!("an order inside {name}(...)"),
-                "Use count, sum, avg, min or max.",
-            ));
-        }
-        let argument = match &params.args[..] {
-            [] => None,
-            [one] => Some(one),
-            _ => {
-                return Err(unsupported(
-                    &format!("{name} with several arguments"),
-                    "Use count, sum, avg, min or max.",
-                ));
-            }
-        };
-        let (function, argument) = match (name.as_str(), argument) {
-            ("count", None) => (AggregateFunction::CountStar, None),
-            ("count", Some(Expr::Literal(value, _))) if !value.is_null() => {
-                (AggregateFunction::CountStar, None)
-            }
-            ("count", Some(argument)) => (AggregateFunction::Count, Some(argument)),
-            ("sum", Some(argument)) => (AggregateFunction::Sum, Some(argument)),
-            ("avg", Some(argument)) => (AggregateFunction::Avg, Some(argument)),
-            ("min", Some(argument)) => (AggregateFunction::Min, Some(argument)),
-            ("max", Some(argument)) => (AggregateFunction::Max, Some(argument)),
-            _ => {
-                return Err(unsupported(
-                    &format!("the aggregate {name}"),
-                    "Aggregates that views keep up to date are count, sum, avg, min and max.",
-                ));
-            }
-        };
-        let argument = argument.map(|e| over(e, schema, columns)).transpose()?;
-        let filter = params.filter.as_deref().map(|e| over(e, schema, columns)).transpose()?;
-        let inner = argument.as_ref().map_or("*".to_owned(), shown);
-        let mut text = format!("{}({inner})", function.name());
-        if let Some(filter) = &filter {
-            text.push_str(&format!(" FILTER ({})", shown(filter)));
-        }
-        Ok(Self { function, argument, filter, result, shown: text })
-    }
-
-    fn place(&self, slots: &mut Slots) -> AggregateCall {
-        AggregateCall {
-            function: self.function,
-            argument: self.argument.as_ref().map(|e| slots.place(&shown(e), e)),
-            filter: self.filter.as_ref().map(|e| slots.place(&shown(e), e)),
-            result: self.result.clone(),
-        }
-    }
-}
-
-/// The expressions that an aggregate reads, each once.
-#[derive(Default)]
-struct Slots {
-    expressions: Vec<(String, Expr)>,
-}
-
-impl Slots {
-    fn place(&mut self, name: &str, expr: &Expr) -> usize {
-        if let Some(at) = self.expressions.iter().position(|(_, e)| e == expr) {
-            return at;
-        }
-        self.expressions.push((name.to_owned(), expr.clone()));
-        self.expressions.len() - 1
-    }
-
-    fn finish(self) -> Vec<(String, Expr)> {
-        self.expressions
-    }
-}
-
 /// Names that differ within one node.
 #[derive(Default)]
 pub(super) struct Names(HashSet<String>);
@@ -632,7 +509,7 @@ impl Names {
     }
 
     /// `name`, or `name_2` and so on if there is one already.
-    fn next(&mut self, name: &str) -> String {
+    pub(super) fn next(&mut self, name: &str) -> String {
         let mut unique = name.to_owned();
         let mut n = 1;
         while !self.0.insert(unique.clone()) {
@@ -670,7 +547,7 @@ fn display_name(facts: &crate::RelationFacts) -> String {
 }
 
 /// `expr` over a logical schema, as an expression over the node that `columns` are about.
-fn over(expr: &Expr, schema: &DFSchema, columns: &[(String, Expr)]) -> Result<Expr, SqlError> {
+pub(super) fn over(expr: &Expr, schema: &DFSchema, columns: &[(String, Expr)]) -> Result<Expr, SqlError> {
     let substituted = without_alias(expr.clone()).transform_down(|e| match e {
         Expr::Column(c) => {
             let at = schema.index_of_column(&c)?;
@@ -695,7 +572,7 @@ fn repeats(expressions: &[Expr], schema: &DFSchema, columns: &[(String, Expr)]) 
     uses.iter().zip(columns).any(|(n, (_, e))| *n > 1 && !matches!(e, Expr::Column(_) | Expr::Literal(..)))
 }
 
-fn unsupported(what: &str, hint: &str) -> SqlError {
+pub(super) fn unsupported(what: &str, hint: &str) -> SqlError {
     SqlError::unsupported(format!("{what} in a materialized view is not supported")).hint(hint)
 }
 
@@ -754,16 +631,4 @@ fn refuse_in_expression(expr: &Expr) -> Result<(), SqlError> {
     });
     debug_assert!(walk.is_ok(), "walking an expression cannot fail");
     error.map_or(Ok(()), Err)
-}
-
-impl AggregateFunction {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CountStar | Self::Count => "count",
-            Self::Sum => "sum",
-            Self::Avg => "avg",
-            Self::Min => "min",
-            Self::Max => "max",
-        }
-    }
 }

@@ -11,6 +11,7 @@
 //! operator that needs it and is dropped there.
 
 mod display;
+mod grouping;
 mod lower;
 mod text;
 
