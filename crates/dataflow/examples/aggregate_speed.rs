@@ -131,7 +131,11 @@ fn cpu_seconds() -> f64 {
     stat.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).map_or(f64::NAN, |nanos| nanos / 1e9)
 }
 
+/// With an argument, only the tests whose name contains it.
 fn measure(name: &str, groups: u64, epoch: usize, shards: usize, build: &dyn Fn(&mut Graph, InputId)) {
+    if std::env::args().nth(1).is_some_and(|wanted| !name.contains(&wanted)) {
+        return;
+    }
     let batches = batches(groups, epoch, name.contains("nullable"));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(shards).build().expect("threads");
     let pool = Arc::new(pool);

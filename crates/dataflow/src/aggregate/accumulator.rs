@@ -13,25 +13,28 @@ use super::order;
 use super::slots::{Arena, Slots};
 
 /// What an accumulator keeps, and in how many words.
+///
+/// How many values were not NULL is a [`Kind::Count`] of its own wherever it can be shared: by all calls over one argument,
+/// and with the number of rows where the argument is never NULL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The weight of the rows.
     Count,
-    /// Sum in 128 bits, count. Exact for integers and decimals of up to 18 digits: 2^60 times 2^64 rows.
+    /// Sum in 128 bits. Exact for integers and decimals of up to 18 digits: 2^60 times 2^64 rows.
     SumNarrow,
-    /// Sum in 256 bits, count. Exact for decimals of up to 38 digits.
+    /// Sum in 256 bits. Exact for decimals of up to 38 digits.
     SumWide,
-    /// Sums of the upper and of the lower halves in 256 bits each, count. Exact for decimals of up to 76 digits.
+    /// Sums of the upper and of the lower halves in 256 bits each. Exact for decimals of up to 76 digits.
     SumHuge,
     /// Sum and compensation (Neumaier, 1974) of finite values, count of all, then of NaN, +inf and -inf: they are counted so
     /// that a retraction takes them back exactly.
     SumFloat,
-    /// Extreme value in ordered form, count. Never retracts.
+    /// Extreme value in ordered form, with all bits flipped for min: the larger one wins, and 0 loses. Never retracts.
     Monotone {
         width: usize,
         max: bool,
     },
-    /// As `Monotone`, of strings.
+    /// Extreme string, count. Never retracts.
     MonotoneBytes {
         max: bool,
     },
@@ -62,27 +65,24 @@ impl Kind {
     pub(super) fn words(self) -> usize {
         match self {
             Self::Count => 1,
-            Self::SumNarrow => 3,
-            Self::SumWide => 5,
-            Self::SumHuge => 9,
+            Self::SumNarrow => 2,
+            Self::SumWide => 4,
+            Self::SumHuge => 8,
             Self::SumFloat => 6,
-            Self::Monotone { width, .. } => width + 1,
+            Self::Monotone { width, .. } => width,
             Self::MonotoneBytes { .. } => 3,
             Self::Retracting { width, .. } => width + 2,
             Self::RetractingBytes { .. } => 4,
         }
     }
 
-    /// Which of its words counts the values that are not NULL.
-    pub(super) fn count_word(self) -> usize {
+    /// Which of its words counts the values that are not NULL, if one does.
+    pub(super) fn count_word(self) -> Option<usize> {
         match self {
-            Self::Count => 0,
-            Self::SumNarrow => 2,
-            Self::SumWide => 4,
-            Self::SumHuge => 8,
-            Self::SumFloat => 2,
-            Self::Monotone { width, .. } | Self::Retracting { width, .. } => width,
-            Self::MonotoneBytes { .. } | Self::RetractingBytes { .. } => 2,
+            Self::Count => Some(0),
+            Self::SumFloat | Self::MonotoneBytes { .. } | Self::RetractingBytes { .. } => Some(2),
+            Self::Retracting { width, .. } => Some(width),
+            Self::SumNarrow | Self::SumWide | Self::SumHuge | Self::Monotone { .. } => None,
         }
     }
 
@@ -93,6 +93,11 @@ impl Kind {
             Self::MonotoneBytes { .. } | Self::RetractingBytes { .. } => 2,
             _ => 0,
         }
+    }
+
+    /// What the words of a value are combined with (xor) to give its ordered form.
+    pub(super) fn flip(self) -> u64 {
+        if let Self::Monotone { max: false, .. } = self { !0 } else { 0 }
     }
 
     pub(super) fn is_bytes(self) -> bool {
@@ -124,6 +129,12 @@ macro_rules! with_multisets {
 pub(super) use with_multisets;
 
 impl Accumulator {
+    /// How many rows pass `filter` and have an argument that is not NULL.
+    pub(super) fn count(argument: Option<usize>, filter: Option<usize>, field: Option<&Field>) -> Self {
+        let data_type = field.map_or(DataType::Null, |field| field.data_type().clone());
+        Self { kind: Kind::Count, data_type, argument, filter, at: 0 }
+    }
+
     pub(super) fn beside(&self) -> Beside {
         match self.kind {
             Kind::Retracting { width: 1, max } => Beside::One(Multisets::new(self.at, 1, max)),
@@ -158,21 +169,19 @@ impl Accumulator {
             Kind::SumNarrow => self.sum_narrow(slots, ids, column, weights),
             Kind::SumWide => {
                 let values = column.as_primitive::<Decimal128Type>().values();
-                each(slots, ids, at, weights, |words: &mut [u64; 5], row, w| {
+                each(slots, ids, at, weights, |words: &mut [u64; 4], row, w| {
                     let term = i256::from_i128(values[row]);
                     let term = if w == 1 { term } else { term.wrapping_mul(i256::from_i128(w.into())) };
-                    add256(&mut words[..4], term);
-                    add_count(&mut words[4], w);
+                    add256(words, term);
                 });
             }
             Kind::SumHuge => {
                 let values = column.as_primitive::<Decimal256Type>().values();
-                each(slots, ids, at, weights, |words: &mut [u64; 9], row, w| {
+                each(slots, ids, at, weights, |words: &mut [u64; 8], row, w| {
                     let (low, high) = values[row].to_parts();
                     let weight = i256::from_i128(w.into());
                     add256(&mut words[..4], i256::from_parts(low, 0).wrapping_mul(weight));
                     add256(&mut words[4..8], i256::from_i128(high).wrapping_mul(weight));
-                    add_count(&mut words[8], w);
                 });
             }
             Kind::SumFloat => match column.data_type() {
@@ -189,9 +198,9 @@ impl Accumulator {
                     });
                 }
             },
-            Kind::Monotone { width: 1, max } => self.monotone::<1, 2>(slots, ids, column, weights, max),
-            Kind::Monotone { width: 2, max } => self.monotone::<2, 3>(slots, ids, column, weights, max),
-            Kind::Monotone { max, .. } => self.monotone::<4, 5>(slots, ids, column, weights, max),
+            Kind::Monotone { width: 1, .. } => self.monotone::<1>(slots, ids, column, weights),
+            Kind::Monotone { width: 2, .. } => self.monotone::<2>(slots, ids, column, weights),
+            Kind::Monotone { .. } => self.monotone::<4>(slots, ids, column, weights),
             Kind::MonotoneBytes { max } => {
                 let column = bytes_of(column);
                 each(slots, ids, at, weights, |words: &mut [u64; 3], row, w| {
@@ -208,10 +217,9 @@ impl Accumulator {
         macro_rules! sum {
             ($type:ty) => {{
                 let values = column.as_primitive::<$type>().values();
-                each(slots, ids, self.at, weights, |words: &mut [u64; 3], row, w| {
-                    let sum = join128(&words[..2]).wrapping_add(i128::from(values[row]) * i128::from(w));
-                    words[..2].copy_from_slice(&split128(sum));
-                    add_count(&mut words[2], w);
+                each(slots, ids, self.at, weights, |words: &mut [u64; 2], row, w| {
+                    let sum = join128(words).wrapping_add(i128::from(values[row]) * i128::from(w));
+                    *words = split128(sum);
                 });
             }};
         }
@@ -223,18 +231,19 @@ impl Accumulator {
         }
     }
 
-    fn monotone<const W: usize, const N: usize>(
+    fn monotone<const W: usize>(
         &self,
         slots: &mut Slots,
         ids: &[u32],
         column: &ArrayRef,
         weights: Option<&[i64]>,
-        max: bool,
     ) {
         let values = order::encode::<W>(column);
-        each(slots, ids, self.at, weights, |words: &mut [u64; N], row, w| {
-            if w != 0 {
-                extreme::<W, N>(words, &values[row], w, max);
+        let flip = self.kind.flip();
+        each(slots, ids, self.at, weights, |words: &mut [u64; W], row, w| {
+            let value = values[row].map(|word| word ^ flip);
+            if w != 0 && value > *words {
+                *words = value;
             }
         });
     }
@@ -243,31 +252,27 @@ impl Accumulator {
     pub(super) fn merge(&self, to: &mut Parts, slot: u32, from: &PartsRef, words: &[u64]) {
         let source = &words[self.at..self.at + self.kind.words()];
         let target = to.slots.part_mut(slot, self.at, self.kind.words());
-        let count = self.kind.count_word();
         match self.kind {
-            Kind::Count => {}
+            Kind::Count => target[0] = target[0].wrapping_add(source[0]),
             Kind::SumNarrow => {
-                let sum = join128(target).wrapping_add(join128(source));
-                target[..2].copy_from_slice(&split128(sum));
+                target.copy_from_slice(&split128(join128(target).wrapping_add(join128(source))));
             }
-            Kind::SumWide => add256(&mut target[..4], join256(source)),
+            Kind::SumWide => add256(target, join256(source)),
             Kind::SumHuge => {
                 add256(&mut target[..4], join256(source));
-                add256(&mut target[4..8], join256(&source[4..]));
+                add256(&mut target[4..], join256(&source[4..]));
             }
             Kind::SumFloat => {
                 let target: &mut [u64; 6] = target.try_into().expect("six words");
                 add_finite(target, f64::from_bits(source[0]));
                 add_finite(target, f64::from_bits(source[1]));
-                for at in 3..6 {
+                for at in 2..6 {
                     target[at] = target[at].wrapping_add(source[at]);
                 }
             }
-            Kind::Monotone { width, max } => {
-                let (value, old) = (&source[..width], &target[..width]);
-                let better = target[width] == 0 || if max { value > old } else { value < old };
-                if source[width] != 0 && better {
-                    target[..width].copy_from_slice(value);
+            Kind::Monotone { .. } => {
+                if *source > *target {
+                    target.copy_from_slice(source);
                 }
             }
             Kind::MonotoneBytes { max } => {
@@ -277,14 +282,11 @@ impl Accumulator {
                     let target: &mut [u64; 3] = target.try_into().expect("three words");
                     extreme_bytes(target, &bytes, source[2] as i64, max, to.arena);
                 }
-                return;
             }
             Kind::Retracting { .. } | Kind::RetractingBytes { .. } => {
                 merge_multiset(to, slot, from, words);
-                return;
             }
         }
-        target[count] = target[count].wrapping_add(source[count]);
     }
 }
 
@@ -406,16 +408,6 @@ fn add_float(words: &mut [u64; 6], value: f64, weight: i64) {
         add_count(&mut words[special], weight);
     }
     add_count(&mut words[2], weight);
-}
-
-#[inline]
-fn extreme<const W: usize, const N: usize>(words: &mut [u64; N], value: &[u64; W], weight: i64, max: bool) {
-    let old = &words[..W];
-    let better = words[W] == 0 || if max { &value[..] > old } else { &value[..] < old };
-    if better {
-        words[..W].copy_from_slice(value);
-    }
-    add_count(&mut words[W], weight);
 }
 
 fn extreme_bytes(words: &mut [u64; 3], value: &[u8], weight: i64, max: bool, arena: &mut Arena) {

@@ -20,11 +20,13 @@ use super::order;
 use super::slots::{Arena, is_long};
 use crate::spec::{AggregateCall, AggregateFunction};
 
-/// How a result is made of an accumulator's words. `at` counts from the beginning of the accumulators.
+/// How a result is made of an accumulator's words. Places count from the beginning of the accumulators.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     finish: Finish,
     at: usize,
+    /// The word that counts the values that are not NULL.
+    count_at: usize,
     kind: Kind,
     result: DataType,
 }
@@ -91,7 +93,7 @@ pub(super) fn accumulator_of(
 }
 
 impl Call {
-    /// `at`: where the accumulator's words begin, counted from the first accumulator's.
+    /// `at` and `count_at`: where the accumulator's words are, and the count of its values.
     ///
     /// # Errors
     /// XX000 if the result type is not the one of the function.
@@ -99,6 +101,7 @@ impl Call {
         call: &AggregateCall,
         accumulator: Option<&Accumulator>,
         at: usize,
+        count_at: usize,
     ) -> Result<Self, SqlError> {
         let kind = accumulator.map_or(Kind::Count, |a| a.kind);
         let argument = accumulator.map_or(&DataType::Null, |a| &a.data_type);
@@ -137,7 +140,7 @@ impl Call {
                 return Err(SqlError::internal(format!("{function:?} of {argument} does not give {result}")));
             }
         };
-        Ok(Self { finish, at, kind, result: call.result.clone() })
+        Ok(Self { finish, at, count_at, kind, result: call.result.clone() })
     }
 
     fn words<'a>(&self, row: &'a [u64]) -> &'a [u64] {
@@ -145,15 +148,13 @@ impl Call {
     }
 
     fn is_null(&self, row: &[u64]) -> bool {
-        self.words(row)[self.kind.count_word()] == 0
+        row[self.count_at] == 0
     }
 
     /// Whether the results of two rows of accumulators are equal; when in doubt, not.
+    #[inline]
     pub(super) fn same(&self, old: &[u64], new: &[u64], arena: &Arena) -> bool {
         let (a, b) = (self.words(old), self.words(new));
-        if a == b {
-            return true;
-        }
         if self.finish == Finish::Count {
             return a[0] == b[0];
         }
@@ -166,13 +167,13 @@ impl Call {
             Finish::SumWideDecimal => a[..4] == b[..4],
             Finish::SumHugeDecimal => a[..8] == b[..8],
             Finish::AvgDecimal { sum_scale, scale } => {
-                self.avg(a, sum_scale, scale).ok() == self.avg(b, sum_scale, scale).ok()
+                self.avg(old, sum_scale, scale).ok() == self.avg(new, sum_scale, scale).ok()
             }
             Finish::AvgHugeDecimal { sum_scale, scale } => {
-                self.avg_huge(a, sum_scale, scale).ok() == self.avg_huge(b, sum_scale, scale).ok()
+                self.avg_huge(old, sum_scale, scale).ok() == self.avg_huge(new, sum_scale, scale).ok()
             }
             Finish::SumFloat | Finish::AvgFloat => {
-                self.float(a).ok().map(f64::to_bits) == self.float(b).ok().map(f64::to_bits)
+                self.float(old).ok().map(f64::to_bits) == self.float(new).ok().map(f64::to_bits)
             }
             Finish::Extreme if self.kind.is_bytes() => {
                 a[0] == b[0]
@@ -192,6 +193,7 @@ impl Call {
 
     /// # Errors
     /// 22003 if the result is out of the range of its type.
+    #[inline]
     pub(super) fn check(&self, row: &[u64]) -> Result<(), SqlError> {
         if self.is_null(row) {
             return Ok(());
@@ -199,30 +201,33 @@ impl Call {
         let words = self.words(row);
         match self.finish {
             Finish::Count | Finish::Extreme => Ok(()),
+            // Nearly every sum fits 64 bits, and then all results.
+            Finish::SumBigint | Finish::SumDecimal if words[1] == (words[0] as i64 >> 63) as u64 => Ok(()),
             Finish::SumBigint => sum_to_bigint(join128(words)).map(drop),
             Finish::SumDecimal => sum_to_numeric(join128(words)).map(drop),
             Finish::SumWideDecimal => narrow(join256(words)).map(drop),
             Finish::SumHugeDecimal => huge(words).map(drop),
-            Finish::AvgDecimal { sum_scale, scale } => self.avg(words, sum_scale, scale).map(drop),
-            Finish::AvgHugeDecimal { sum_scale, scale } => self.avg_huge(words, sum_scale, scale).map(drop),
-            Finish::SumFloat | Finish::AvgFloat => self.float(words).map(drop),
+            Finish::AvgDecimal { sum_scale, scale } => self.avg(row, sum_scale, scale).map(drop),
+            Finish::AvgHugeDecimal { sum_scale, scale } => self.avg_huge(row, sum_scale, scale).map(drop),
+            Finish::SumFloat | Finish::AvgFloat => self.float(row).map(drop),
         }
     }
 
-    fn avg(&self, words: &[u64], sum_scale: i8, scale: i8) -> Result<i128, SqlError> {
-        let count = words[self.kind.count_word()] as i64;
+    fn avg(&self, row: &[u64], sum_scale: i8, scale: i8) -> Result<i128, SqlError> {
+        let (words, count) = (self.words(row), row[self.count_at] as i64);
         match self.kind {
             Kind::SumNarrow => avg_from_sum_count(join128(words), sum_scale, count, scale),
             _ => narrow(avg_from_sum_count_wide(join256(words), sum_scale, count, scale)?),
         }
     }
 
-    fn avg_huge(&self, words: &[u64], sum_scale: i8, scale: i8) -> Result<i256, SqlError> {
-        let count = words[self.kind.count_word()] as i64;
-        bounded(avg_from_sum_count_wide(huge(words)?, sum_scale, count, scale)?)
+    fn avg_huge(&self, row: &[u64], sum_scale: i8, scale: i8) -> Result<i256, SqlError> {
+        let count = row[self.count_at] as i64;
+        bounded(avg_from_sum_count_wide(huge(self.words(row))?, sum_scale, count, scale)?)
     }
 
-    fn float(&self, words: &[u64]) -> Result<f64, SqlError> {
+    fn float(&self, row: &[u64]) -> Result<f64, SqlError> {
+        let words = self.words(row);
         let [nan, infinite, negative] = [words[3], words[4], words[5]];
         if nan != 0 || (infinite != 0 && negative != 0) {
             return Ok(f64::NAN);
@@ -236,7 +241,7 @@ impl Call {
             let message = "value out of range: overflow";
             return Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, message));
         }
-        let count = words[self.kind.count_word()] as i64;
+        let count = row[self.count_at] as i64;
         Ok(if self.finish == Finish::AvgFloat { sum / count as f64 } else { sum })
     }
 
@@ -255,38 +260,39 @@ impl Call {
         macro_rules! checked {
             ($array:ident, $value:expr) => {{
                 let value = $value;
-                let count = self.kind.count_word();
-                let values: Result<Vec<_>, SqlError> =
-                    each().map(|w| if w[count] == 0 { Ok(Default::default()) } else { value(w) }).collect();
+                let result = |row| if self.is_null(row) { Ok(Default::default()) } else { value(row) };
+                let values: Result<Vec<_>, SqlError> = rows.chunks_exact(stride).map(result).collect();
                 $array::new(values.map_err(out_of_range)?.into(), nulls)
             }};
         }
         Ok(match self.finish {
             Finish::Count => unreachable!("done above"),
-            Finish::SumBigint => Arc::new(checked!(Int64Array, |w| sum_to_bigint(join128(w)))),
+            Finish::SumBigint => {
+                Arc::new(checked!(Int64Array, |row| sum_to_bigint(join128(self.words(row)))))
+            }
             Finish::SumDecimal => {
-                let array = checked!(Decimal128Array, |w: &[u64]| Ok(join128(w)));
+                let array = checked!(Decimal128Array, |row| Ok(join128(self.words(row))));
                 Arc::new(array.with_data_type(self.result.clone()))
             }
             Finish::SumWideDecimal => {
-                let array = checked!(Decimal128Array, |w: &[u64]| narrow(join256(w)));
+                let array = checked!(Decimal128Array, |row| narrow(join256(self.words(row))));
                 Arc::new(array.with_data_type(self.result.clone()))
             }
-            Finish::SumHugeDecimal => {
-                Arc::new(checked!(Decimal256Array, huge).with_data_type(self.result.clone()))
-            }
+            Finish::SumHugeDecimal => Arc::new(
+                checked!(Decimal256Array, |row| huge(self.words(row))).with_data_type(self.result.clone()),
+            ),
             Finish::AvgDecimal { sum_scale, scale } => {
-                let array = checked!(Decimal128Array, |w| self.avg(w, sum_scale, scale));
+                let array = checked!(Decimal128Array, |row| self.avg(row, sum_scale, scale));
                 Arc::new(array.with_data_type(self.result.clone()))
             }
             Finish::AvgHugeDecimal { sum_scale, scale } => {
-                let array = checked!(Decimal256Array, |w| self.avg_huge(w, sum_scale, scale));
+                let array = checked!(Decimal256Array, |row| self.avg_huge(row, sum_scale, scale));
                 Arc::new(array.with_data_type(self.result.clone()))
             }
             Finish::SumFloat | Finish::AvgFloat if self.result == DataType::Float32 => {
-                Arc::new(checked!(Float32Array, |w| self.float(w).map(|v| v as f32)))
+                Arc::new(checked!(Float32Array, |row| self.float(row).map(|v| v as f32)))
             }
-            Finish::SumFloat | Finish::AvgFloat => Arc::new(checked!(Float64Array, |w| self.float(w))),
+            Finish::SumFloat | Finish::AvgFloat => Arc::new(checked!(Float64Array, |row| self.float(row))),
             Finish::Extreme if self.kind.is_bytes() => {
                 let count = rows.len() / stride;
                 let bytes = bytes_array(each().map(|w| [w[0], w[1]]), arena, nulls, count)?;
@@ -301,9 +307,10 @@ impl Call {
             }
             Finish::Extreme => {
                 let width = self.kind.value_words();
-                let words = rows.chunks_exact(stride).map(|row| {
+                let flip = self.kind.flip();
+                let words = each().map(|words| {
                     let mut wide = [0; 4];
-                    wide[..width].copy_from_slice(&row[self.at..self.at + width]);
+                    wide.iter_mut().zip(&words[..width]).for_each(|(wide, word)| *wide = word ^ flip);
                     wide
                 });
                 order::decode(&self.result, words, nulls)

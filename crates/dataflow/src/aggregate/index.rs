@@ -25,6 +25,12 @@ impl Index {
         self.entries.len() - 1
     }
 
+    /// The slot at the first place where `hash` may be: nearly always the one that [`Index::find`] gives.
+    #[inline]
+    pub(super) fn guess(&self, hash: u64) -> Option<u32> {
+        (self.entries[hash as usize & self.mask()] as u32).checked_sub(1)
+    }
+
     /// The slot whose hash is `hash` and for which `same` holds.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut same: impl FnMut(u32) -> bool) -> Option<u32> {

@@ -78,28 +78,42 @@ impl Layout {
                 .detail(error.to_string())
         })?;
         let accumulators_at = KEY + codec.words();
-        let mut accumulators: Vec<Accumulator> = Vec::new();
-        let mut end = accumulators_at + 1;
+        let mut accumulators = Accumulators { all: Vec::new(), end: accumulators_at + 1 };
         let mut finals = Vec::with_capacity(calls.len());
         for call in calls {
-            if call.function == AggregateFunction::CountStar && call.filter.is_none() {
-                finals.push(Call::new(call, None, 0)?);
+            let field = call.argument.map(|column| input.field(column));
+            let (argument, filter) = (call.argument, call.filter);
+            let count = |accumulators: &mut Accumulators| match (filter, field) {
+                // Each row counts, as for `count(*)`.
+                (None, None) => accumulators_at,
+                (None, Some(field)) if !field.is_nullable() => accumulators_at,
+                _ => {
+                    let at = accumulators.place(Accumulator::count(argument, filter, field));
+                    accumulators.all[at].at
+                }
+            };
+            if matches!(call.function, AggregateFunction::CountStar | AggregateFunction::Count) {
+                let at = count(&mut accumulators) - accumulators_at;
+                finals.push(Call::new(call, None, at, at)?);
                 continue;
             }
-            let data_type =
-                call.argument.map_or(DataType::Null, |column| input.field(column).data_type().clone());
+            let data_type = field.map_or(DataType::Null, |field| field.data_type().clone());
             let kind = accumulator_of(call, &data_type, append_only)?;
-            let (argument, filter) = (call.argument, call.filter);
-            let wanted = Accumulator { kind, data_type, argument, filter, at: 0 };
-            let known = accumulators.iter().position(|a| Accumulator { at: 0, ..a.clone() } == wanted);
-            let index = known.unwrap_or_else(|| {
-                accumulators.push(Accumulator { at: end, ..wanted });
-                end += kind.words();
-                accumulators.len() - 1
-            });
-            let accumulator = &accumulators[index];
-            finals.push(Call::new(call, Some(accumulator), accumulator.at - accumulators_at)?);
+            let index = accumulators.place(Accumulator { kind, data_type, argument, filter, at: 0 });
+            let at = accumulators.all[index].at;
+            let count_at = match kind.count_word() {
+                Some(word) => at + word,
+                None => count(&mut accumulators),
+            };
+            let accumulator = &accumulators.all[index];
+            finals.push(Call::new(
+                call,
+                Some(accumulator),
+                at - accumulators_at,
+                count_at - accumulators_at,
+            )?);
         }
+        let Accumulators { all: accumulators, end } = accumulators;
         let has_multisets = accumulators
             .iter()
             .any(|a| matches!(a.kind, Kind::Retracting { .. } | Kind::RetractingBytes { .. }));
@@ -120,6 +134,25 @@ impl Layout {
             key_schema: Arc::new(key_schema),
             has_multisets,
         }))
+    }
+}
+
+/// Accumulators that are laid out one after the other.
+struct Accumulators {
+    all: Vec<Accumulator>,
+    end: usize,
+}
+
+impl Accumulators {
+    /// The place of `wanted`, perhaps one that is there for another call.
+    fn place(&mut self, wanted: Accumulator) -> usize {
+        let known = self.all.iter().position(|known| Accumulator { at: 0, ..known.clone() } == wanted);
+        known.unwrap_or_else(|| {
+            let words = wanted.kind.words();
+            self.all.push(Accumulator { at: self.end, ..wanted });
+            self.end += words;
+            self.all.len() - 1
+        })
     }
 }
 

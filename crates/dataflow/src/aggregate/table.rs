@@ -18,13 +18,17 @@ use arrow::error::ArrowError;
 use millpond_types::{Delta, SqlError};
 
 use super::accumulator::{Beside, Kind, Parts, PartsRef, effective_weights, with_multisets};
+use super::call::Call;
 use super::index::Index;
 use super::key::{KeyBytes, Keys};
 use super::layout::{DIRTY, EPOCH_SHIFT, FLAGS, HASH, KEY, KeySource, Layout, MARK, PERSISTED};
-use super::slots::{Arena, Slots};
+use super::slots::{Arena, Slots, append};
 use crate::exchange::constant_time;
 use crate::fault::Cause;
 use crate::operator::{Output, Progress, RejectedRow};
+
+/// Rows whose slots are brought into the cache together before they are probed.
+const ROWS_TOUCHED: usize = 128;
 
 /// Groups published at a time; a batch has at most twice as many rows.
 const GROUPS_PER_BATCH: usize = 4096;
@@ -171,29 +175,33 @@ impl Table {
     ) {
         let width = self.layout.codec.words();
         let rows_at = self.layout.accumulators_at;
-        for (row, &hash) in hashes.iter().enumerate() {
-            let key = &keys[row * width..(row + 1) * width];
-            let (slots, arena) = (&self.slots, &self.arena);
-            let found = self.index.find(hash, |slot| same(slots.get(slot), arena, key, row));
-            let slot = match found {
-                Some(slot) => slot,
-                None => self.add(hash, key, row, bytes),
-            };
-            let words = self.slots.get_mut(slot);
-            let mark = words[MARK];
-            if mark >> EPOCH_SHIFT != self.epoch {
-                words[MARK] = self.epoch << EPOCH_SHIFT | (mark & FLAGS) | DIRTY;
-                if mark & DIRTY == 0 {
-                    self.dirty.push(slot);
+        for from in (0..hashes.len()).step_by(ROWS_TOUCHED) {
+            let until = hashes.len().min(from + ROWS_TOUCHED);
+            self.slots.touch(hashes[from..until].iter().filter_map(|hash| self.index.guess(*hash)));
+            for row in from..until {
+                let (hash, key) = (hashes[row], &keys[row * width..(row + 1) * width]);
+                let (slots, arena) = (&self.slots, &self.arena);
+                let found = self.index.find(hash, |slot| same(slots.get(slot), arena, key, row));
+                let slot = match found {
+                    Some(slot) => slot,
+                    None => self.add(hash, key, row, bytes),
+                };
+                let words = self.slots.get_mut(slot);
+                let mark = words[MARK];
+                if mark >> EPOCH_SHIFT != self.epoch {
+                    words[MARK] = self.epoch << EPOCH_SHIFT | (mark & FLAGS) | DIRTY;
+                    if mark & DIRTY == 0 {
+                        self.dirty.push(slot);
+                    }
+                    self.touched.push(slot);
+                    if !self.held {
+                        append(&mut self.saved, &words[rows_at..]);
+                    }
                 }
-                self.touched.push(slot);
-                if !self.held {
-                    self.saved.extend_from_slice(&words[rows_at..]);
-                }
+                let weight = weights.map_or(1, |w| w[row]);
+                words[rows_at] = words[rows_at].wrapping_add(weight as u64);
+                ids.push(slot);
             }
-            let weight = weights.map_or(1, |w| w[row]);
-            words[rows_at] = words[rows_at].wrapping_add(weight as u64);
-            ids.push(slot);
         }
     }
 
@@ -339,7 +347,7 @@ impl Table {
             }
             for (accumulator, beside) in layout.accumulators.iter().zip(&mut self.beside) {
                 let words = self.slots.part_mut(slot, accumulator.at, accumulator.kind.words());
-                let count = words[accumulator.kind.count_word()] as i64;
+                let count = accumulator.kind.count_word().map_or(0, |at| words[at] as i64);
                 if count < 0 || count > rows {
                     return Err(Cause::NegativeWeight { weight: count });
                 }
@@ -357,37 +365,19 @@ impl Table {
 
     fn publish(&mut self, from: usize, until: usize, out: &mut Output) -> Result<(), Cause> {
         let layout = Arc::clone(&self.layout);
-        let (stride, at, width) = (layout.accumulator_words, layout.accumulators_at, layout.codec.words());
-        let fallible = layout.calls.iter().any(|call| call.is_fallible());
-        let mut changed = Changed::default();
-        let mut inserted = Changed::default();
-        for (touched, &slot) in self.touched.iter().enumerate().take(until).skip(from) {
-            let words = self.slots.get(slot);
-            let (key, new) = (&words[KEY..KEY + width], &words[at..]);
-            let old = &self.saved[touched * stride..(touched + 1) * stride];
-            let existed = if layout.global { self.published_global } else { old[0] != 0 };
-            let exists = layout.global || new[0] != 0;
-            if existed && exists && layout.calls.iter().all(|call| call.same(old, new, &self.arena)) {
-                continue;
-            }
-            let (mut retract, mut insert) = (existed, exists);
-            if fallible {
-                let check = |row: &[u64]| layout.calls.iter().try_for_each(|call| call.check(row)).err();
-                let (before, now) = (check(old).filter(|_| existed), check(new).filter(|_| exists));
-                if before.is_some() || now.is_some() {
-                    (retract, insert) = (existed && before.is_none(), exists && now.is_none());
-                    if before != now {
-                        self.reject(key, before, now, out)?;
-                    }
-                }
-            }
-            if retract {
-                changed.keys.extend_from_slice(key);
-                changed.rows.extend_from_slice(old);
-            }
-            if insert {
-                inserted.keys.extend_from_slice(key);
-                inserted.rows.extend_from_slice(new);
+        let stride = layout.accumulator_words;
+        let fallible: Vec<&Call> = layout.calls.iter().filter(|call| call.is_fallible()).collect();
+        let (keys, words) = ((until - from) * layout.codec.words(), (until - from) * stride);
+        let room = |times| Changed {
+            keys: Vec::with_capacity(keys * times),
+            rows: Vec::with_capacity(words * times),
+        };
+        let (mut changed, mut inserted) = (room(2), room(1));
+        for begin in (from..until).step_by(ROWS_TOUCHED) {
+            let end = until.min(begin + ROWS_TOUCHED);
+            self.slots.touch(self.touched[begin..end].iter().copied());
+            for at_touched in begin..end {
+                self.compare(at_touched, &fallible, &mut changed, &mut inserted, out)?;
             }
         }
         let retractions = changed.rows.len() / stride;
@@ -400,6 +390,48 @@ impl Table {
                 Int64Array::from_iter_values((0..rows).map(|row| if row < retractions { -1 } else { 1 }))
             });
             out.deltas.push(Delta::new(batch, weights));
+        }
+        Ok(())
+    }
+
+    /// What the `touched`-th touched group retracts and inserts.
+    #[inline]
+    fn compare(
+        &self,
+        touched: usize,
+        fallible: &[&Call],
+        changed: &mut Changed,
+        inserted: &mut Changed,
+        out: &mut Output,
+    ) -> Result<(), Cause> {
+        let layout = &*self.layout;
+        let (stride, at, width) = (layout.accumulator_words, layout.accumulators_at, layout.codec.words());
+        let words = self.slots.get(self.touched[touched]);
+        let (key, new) = (&words[KEY..KEY + width], &words[at..]);
+        let old = &self.saved[touched * stride..(touched + 1) * stride];
+        let existed = if layout.global { self.published_global } else { old[0] != 0 };
+        let exists = layout.global || new[0] != 0;
+        if existed && exists && layout.calls.iter().all(|call| call.same(old, new, &self.arena)) {
+            return Ok(());
+        }
+        let (mut retract, mut insert) = (existed, exists);
+        if !fallible.is_empty() {
+            let check = |row: &[u64]| fallible.iter().try_for_each(|call| call.check(row)).err();
+            let (before, now) = (check(old).filter(|_| existed), check(new).filter(|_| exists));
+            if before.is_some() || now.is_some() {
+                (retract, insert) = (existed && before.is_none(), exists && now.is_none());
+                if before != now {
+                    self.reject(key, before, now, out)?;
+                }
+            }
+        }
+        if retract {
+            append(&mut changed.keys, key);
+            append(&mut changed.rows, old);
+        }
+        if insert {
+            append(&mut inserted.keys, key);
+            append(&mut inserted.rows, new);
         }
         Ok(())
     }
@@ -530,7 +562,6 @@ fn finite_values(words: &[u64]) -> u64 {
 }
 
 /// Rows to publish: keys and accumulators, each row after row.
-#[derive(Default)]
 struct Changed {
     keys: Vec<u64>,
     rows: Vec<u64>,
