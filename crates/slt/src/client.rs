@@ -62,8 +62,7 @@ impl Client {
             Target::Other(config) => (0, config.clone()),
             Target::Own { server, .. } => {
                 let server = lock(server);
-                let config = format!("host=127.0.0.1 port={} user=millpond dbname=millpond", server.port());
-                (server.generation(), config)
+                (server.generation(), server.config())
             }
         };
         if self.connection.as_ref().is_none_or(|(made, client)| *made != generation || client.is_closed()) {

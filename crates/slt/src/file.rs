@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use sqllogictest::{AsyncDB, Runner};
+use sqllogictest::{AsyncDB, DBOutput, Runner};
 
 use crate::client::{Client, Target};
 use crate::server::Server;
@@ -45,7 +45,9 @@ impl File {
     pub fn run(&self, binary: &Path, mode: &Mode) -> Result<(), String> {
         let server = Arc::new(Mutex::new(Server::start(binary, mode)?));
         let target = Target::Own { server: Arc::clone(&server), restart_each: mode.restart_each };
-        self.run_on(target, if mode.gaps { &["millpond"] } else { &["millpond", "gap"] }).map_err(|why| {
+        let labels: &[&str] = if mode.gaps { &["millpond"] } else { &["millpond", "gap"] };
+        let outcome = self.run_on(target.clone(), labels).and_then(|()| verify_views(target));
+        outcome.map_err(|why| {
             let log = server.lock().map(|server| server.log_tail()).unwrap_or_default();
             if log.is_empty() { why } else { format!("{why}\nthe server's log ends with:\n{log}") }
         })
@@ -89,6 +91,26 @@ impl File {
             if differs.is_empty() { Ok(()) } else { Err(differs.join("\n\n")) }
         })?
     }
+}
+
+/// Every view that the file left behind equals its query run as a batch.
+fn verify_views(target: Target) -> Result<(), String> {
+    let rows = |output| match output {
+        DBOutput::Rows { rows, .. } => rows,
+        _ => Vec::new(),
+    };
+    block_on(async {
+        let mut client = Client::new(target);
+        let query = "SELECT quote_ident(schema) || '.' || quote_ident(name) FROM millpond.views";
+        for view in rows(client.run(query).await.map_err(|e| e.to_string())?).into_iter().flatten() {
+            let verified = client.run(&format!("VERIFY MATERIALIZED VIEW {view}")).await;
+            let differs = rows(verified.map_err(|e| format!("VERIFY of {view}: {e}"))?);
+            if !differs.is_empty() {
+                return Err(format!("{view} differs from its query run as a batch: {differs:?}"));
+            }
+        }
+        Ok(())
+    })?
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, String> {

@@ -51,10 +51,21 @@ impl Server {
         Ok(())
     }
 
-    fn kill(&mut self) {
+    /// `kill -9`.
+    pub fn kill(&mut self) {
         // It may have died already, which is as good.
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+
+    /// The process is still there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// For psql and drivers.
+    pub fn config(&self) -> String {
+        format!("host=127.0.0.1 port={} user=millpond dbname=millpond", self.port)
     }
 
     /// The last lines of what the server wrote to its log.

@@ -123,6 +123,38 @@ fn what_is_within_the_bounds_can_be_walked_cloned_compared_and_dropped() {
 }
 
 #[test]
+fn what_is_right_and_within_the_bounds_parses() {
+    for depth in [5, 25, NESTING_MAX - 8] {
+        for (what, text) in deep(depth) {
+            let right = [
+                "parentheses",
+                "brackets",
+                "case",
+                "not",
+                "minus",
+                "functions",
+                "casts",
+                "sum",
+                "or",
+                "joins",
+            ];
+            let is_small =
+                depth == 5 && ["subqueries", "derived tables", "exists", "nested joins"].contains(&what);
+            if right.contains(&what) || is_small {
+                let outcome = parse(&text);
+                assert!(outcome.is_ok(), "{what} {depth}: {:?}", outcome.err());
+            }
+        }
+    }
+    let depth = NESTING_MAX / 4 - 2;
+    for (what, text) in deep(depth) {
+        if ["subqueries", "derived tables", "open derived tables"].contains(&what) {
+            assert!(parse(&text).is_ok(), "{what} {depth}");
+        }
+    }
+}
+
+#[test]
 fn long_lists_are_not_deep() {
     let list = vec!["1"; 20_000].join(", ");
     assert!(parse(&format!("SELECT * FROM t WHERE a IN ({list})")).is_ok());

@@ -1,5 +1,12 @@
-//! Each file of `sql-tests/` as a test: plain, with one row per epoch on four shards, and, where the file asks for it, with a
-//! crash after each statement.
+//! The real binary over the real wire: each file of `sql-tests/` in several modes, and what no such file can do.
+//!
+//! A file runs plain, with one row per epoch on four shards, and, where it asks for it, with a crash after each statement.
+
+#![allow(clippy::disallowed_methods, reason = "tests start processes and wait for them")]
+
+mod crash;
+mod hostile;
+mod session;
 
 use libtest_mimic::{Arguments, Trial};
 use millpond_slt::file::{File, Mode, binary, find, sql_tests};
@@ -8,20 +15,38 @@ fn main() {
     let arguments = Arguments::from_args();
     let files = find(&sql_tests()).expect("sql-tests is part of the repository");
     assert!(!files.is_empty(), "sql-tests has no files");
-    let trials = files.iter().flat_map(trials).collect();
+    let mut trials: Vec<Trial> = files.iter().flat_map(of_file).collect();
+    for (name, test) in [
+        (
+            "crash::acknowledged_rows_survive_ten_kills",
+            crash::acknowledged_rows_survive_ten_kills as fn() -> Outcome,
+        ),
+        ("crash::no_increment_of_eight_clients_is_lost", crash::no_increment_of_eight_clients_is_lost),
+        ("hostile::deep_texts_are_refused", hostile::deep_texts_are_refused),
+        ("hostile::a_message_of_100_megabytes_is_refused", hostile::a_message_of_100_megabytes_is_refused),
+        (
+            "hostile::bytes_that_are_no_protocol_end_their_connection",
+            hostile::bytes_that_are_no_protocol_end_their_connection,
+        ),
+        ("session::the_main_job_in_psql", session::the_main_job_in_psql),
+        ("session::a_bad_line_of_csv_is_named", session::a_bad_line_of_csv_is_named),
+    ] {
+        trials.push(Trial::test(name, move || Ok(test()?)));
+    }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn trials(file: &File) -> Vec<Trial> {
+/// What went wrong, for people.
+type Outcome = Result<(), String>;
+
+fn of_file(file: &File) -> Vec<Trial> {
     let mut modes = vec![
         ("plain", Mode::default()),
         ("small_epochs", Mode { epoch_rows: Some(1), shards: Some(4), ..Mode::default() }),
     ];
     if file.wants_restarts() {
-        modes.push((
-            "restarts",
-            Mode { epoch_rows: Some(7), shards: Some(2), restart_each: true, ..Mode::default() },
-        ));
+        let restarts = Mode { epoch_rows: Some(7), shards: Some(2), restart_each: true, ..Mode::default() };
+        modes.push(("restarts", restarts));
     }
     let trial = |(name, mode): (&str, Mode)| {
         let file = file.clone();
@@ -30,4 +55,28 @@ fn trials(file: &File) -> Vec<Trial> {
         })
     };
     modes.into_iter().map(trial).collect()
+}
+
+/// Fails with a sentence, as `assert!` would with a panic.
+fn ensure(condition: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(otherwise()) }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+async fn connect(config: &str) -> Result<tokio_postgres::Client, String> {
+    let (client, connection) = tokio_postgres::connect(config, tokio_postgres::NoTls).await.map_err(told)?;
+    tokio::spawn(connection); // ends with the client, or with the server
+    Ok(client)
+}
+
+/// An error with its SQLSTATE in front.
+fn told(error: tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("{} {}", error.code().code(), error.message()),
+        None => format!("connection: {error}"),
+    }
 }
