@@ -12,6 +12,7 @@ use pgwire::messages::extendedquery::{
 
 use datafusion::scalar::ScalarValue;
 
+use crate::catalog;
 use crate::connection::Connection;
 use crate::copy;
 use crate::error::{Failure, Stop};
@@ -62,7 +63,9 @@ fn is_portal(target: u8) -> Result<bool, SqlError> {
 }
 
 fn parameter_type(oid: u32) -> Result<Option<SqlType>, SqlError> {
-    match SqlType::from_oid(oid) {
+    let array =
+        || catalog::array_element(oid).and_then(SqlType::from_oid).map(|e| SqlType::Array(Box::new(e)));
+    match SqlType::from_oid(oid).or_else(array) {
         _ if UNDECIDED.contains(&oid) => Ok(None),
         Some(ty) => Ok(Some(ty)),
         None => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("type with OID {oid} does not exist"))

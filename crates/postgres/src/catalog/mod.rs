@@ -22,6 +22,11 @@ use millpond_engine::{SystemCatalog, SystemContext};
 use self::facts::Facts;
 pub(crate) use self::facts::oid;
 
+/// The oid of the elements of an array type of PostgreSQL.
+pub(crate) fn array_element(oid: u32) -> Option<u32> {
+    facts::type_by_oid(oid).filter(|ty| ty.category == "A").map(|ty| ty.element)
+}
+
 /// What [`millpond_engine::Engine::open`] is given, so that statements can name `pg_catalog` and `information_schema`.
 pub fn system_catalog() -> Arc<dyn SystemCatalog> {
     Arc::new(SystemRelations)

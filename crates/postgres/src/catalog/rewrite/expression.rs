@@ -1,8 +1,10 @@
 //! Rules for single expressions.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     self, AccessExpr, BinaryOperator, DataType, Expr, Function, FunctionArgumentClause, FunctionArguments,
-    Ident, ObjectName, OrderByKind, Query, SelectItem, SetExpr, Subscript, Value,
+    Ident, ObjectName, OrderByKind, Query, SelectItem, SetExpr, Subscript, Value, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -58,13 +60,15 @@ fn plain_type(data_type: &DataType) -> Option<DataType> {
     }
     let DataType::Custom(name, modifiers) = data_type else { return None };
     let plain = match last(name).as_str() {
-        "oid" | "xid" | "cid" | "xid8" => "bigint",
-        "name" | "char" | "sql_identifier" | "character_data" | "yes_or_no" | "aclitem" | "pg_node_tree" => {
-            "text"
-        }
+        // Our parser knows these itself.
+        "oid" | "name" if qualifier(name).is_none() => return None,
+        "oid" => "oid",
+        "name" => "name",
+        "xid" | "cid" | "xid8" => "bigint",
+        "char" | "sql_identifier" | "character_data" | "yes_or_no" | "aclitem" | "pg_node_tree" => "text",
         "cardinal_number" => "integer",
         "int2vector" => "smallint[]",
-        "oidvector" => "bigint[]",
+        "oidvector" => "oid[]",
         other if qualifier(name).is_some() => {
             let text = match modifiers.is_empty() {
                 true => other.to_owned(),
@@ -125,6 +129,11 @@ pub(super) fn rewrite(expr: &mut Expr) {
                 escape_by_backslash(pattern, escape);
             }
         }
+        Expr::Case { conditions, .. } => {
+            for arm in conditions.iter_mut().filter(|arm| is_never_true(&arm.condition)) {
+                let _ = VisitMut::visit(&mut arm.result, &mut Unasked);
+            }
+        }
         Expr::CompoundFieldAccess { root, access_chain } => {
             let mut column = match root.as_ref() {
                 Expr::Identifier(ident) => Some(folded(ident)),
@@ -146,6 +155,46 @@ pub(super) fn rewrite(expr: &mut Expr) {
             }
         }
         _ => {}
+    }
+}
+
+/// Kinds of objects that there are none of: domains, composite and enum types, …
+const ABSENT: [(&str, &[&str]); 3] = [
+    ("typtype", &["c", "d", "e"]),
+    ("relkind", &["S", "p", "I", "f", "t", "c"]),
+    ("contype", &["c", "f", "t", "u", "x"]),
+];
+
+fn is_never_true(condition: &Expr) -> bool {
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = condition else { return false };
+    let column = match left.as_ref() {
+        Expr::Identifier(ident) => folded(ident),
+        Expr::CompoundIdentifier(parts) => parts.last().map(folded).unwrap_or_default(),
+        _ => return false,
+    };
+    let Expr::Value(ast::ValueWithSpan { value: Value::SingleQuotedString(value), .. }) = right.as_ref()
+    else {
+        return false;
+    };
+    ABSENT.iter().any(|(name, values)| *name == column && values.contains(&value.as_str()))
+}
+
+/// Takes the correlation out of subqueries whose answers nobody will ask for; their types stay.
+struct Unasked;
+
+impl VisitorMut for Unasked {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Subquery(query) = expr {
+            match query.body.as_mut() {
+                SetExpr::Select(select) if query.with.is_none() => {
+                    select.selection = Some(Expr::Value(Value::Boolean(false).into()));
+                }
+                _ => *expr = super::null(),
+            }
+        }
+        ControlFlow::Continue(())
     }
 }
 

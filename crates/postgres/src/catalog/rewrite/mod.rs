@@ -312,7 +312,7 @@ mod tests {
                 "SELECT 1 FROM pg_class WHERE oid = regclassin('t')",
             ),
             ("SELECT x::regtype::text", "SELECT regtypeout(x) AS \"x\""),
-            ("SELECT 't'::regclass::oid", "SELECT regclassin('t')::BIGINT AS \"oid\""),
+            ("SELECT 't'::regclass::oid", "SELECT regclassin('t')::oid AS \"oid\""),
             ("SELECT d.tableoid FROM pg_description d", "SELECT 2609 AS tableoid FROM pg_description d"),
             ("SELECT k FROM pg_catalog.unnest(a) k", "SELECT k FROM UNNEST(a) k (k)"),
             (
