@@ -4,6 +4,7 @@
 //! distinct value moves it to a B-tree beside the slots. Weights may be negative inside an epoch, because a retraction may
 //! come before its insertion; [`Multisets::settle`] insists that none is at its end.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::slots::Slots;
@@ -15,7 +16,8 @@ pub(super) trait Value: Ord + Clone {
     type Store;
     fn load(words: &[u64], store: &Self::Store) -> Self;
     fn save(&self, words: &mut [u64], store: &mut Self::Store);
-    fn is(&self, words: &[u64], store: &Self::Store) -> bool;
+    /// How the value compares with the one in a slot.
+    fn compare(&self, words: &[u64], store: &Self::Store) -> Ordering;
     fn bytes(&self) -> usize;
 }
 
@@ -26,10 +28,13 @@ struct Multiset<V> {
     negative: usize,
 }
 
+/// The extreme value may have changed. Most values of a large group are far from it, and then nobody looks for it.
+const STALE: u64 = 1 << 63;
+
 /// The multisets of one call in one table.
 ///
-/// The words of a call in a slot: the value, then the sum of all weights, then 0 or 1 + the place of the multiset. Between
-/// epochs the value is the extreme one. A sum of 0 without a multiset means that there is no value.
+/// The words of a call in a slot: the value, then the sum of all weights, then 0 or 1 + the place of the multiset with the
+/// flag [`STALE`]. Between epochs the value is the extreme one. A sum of 0 without a multiset means that there is no value.
 pub(super) struct Multisets<V: Value> {
     /// Where the call's words begin in a slot, and how many of them are the value.
     at: usize,
@@ -41,13 +46,15 @@ pub(super) struct Multisets<V: Value> {
     changed: Vec<(u32, V)>,
     /// Length of `changed` when it was last without duplicates.
     distinct: usize,
+    /// How many weights are negative in all sets.
+    negative: usize,
     bytes: usize,
 }
 
 impl<V: Value> Multisets<V> {
     pub(super) fn new(at: usize, width: usize, max: bool) -> Self {
         let (sets, free, changed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { at, width, max, sets, free, changed, distinct: 0, bytes: 0 }
+        Self { at, width, max, sets, free, changed, distinct: 0, negative: 0, bytes: 0 }
     }
 
     /// Adds `weight` of `value`, and remembers it for the next freeze if `log` is set.
@@ -68,29 +75,32 @@ impl<V: Value> Multisets<V> {
         }
         counters[0] = (total + weight) as u64;
         if counters[1] != 0 {
-            let place = counters[1] as usize - 1;
+            let place = place_of(counters[1]);
+            let order = value.compare(state, store);
             let set = &mut self.sets[place];
+            self.negative -= set.negative;
             self.bytes = self.bytes.saturating_add_signed(set.add(value, weight));
+            self.negative += set.negative;
+            let inside = if self.max { order.is_lt() } else { order.is_gt() };
             if set.weights.is_empty() {
                 counters.fill(0);
                 self.free.push(place);
+            } else if !inside || set.weights.len() == 1 {
+                counters[1] |= STALE;
             }
         } else if total == 0 {
             value.save(state, store);
-        } else if !value.is(state, store) {
+        } else if value.compare(state, store).is_ne() {
             let mut set = Multiset { weights: BTreeMap::new(), negative: 0 };
             self.bytes = self.bytes.saturating_add_signed(set.add(V::load(state, store), total));
             self.bytes = self.bytes.saturating_add_signed(set.add(value, weight));
-            counters[1] = 1 + match self.free.pop() {
-                Some(place) => {
-                    self.sets[place] = set;
-                    place as u64
-                }
-                None => {
-                    self.sets.push(set);
-                    self.sets.len() as u64 - 1
-                }
-            };
+            self.negative += set.negative;
+            let place = self.free.pop().unwrap_or(self.sets.len());
+            counters[1] = (place as u64 + 1) | STALE;
+            match self.sets.get_mut(place) {
+                Some(free) => *free = set,
+                None => self.sets.push(set),
+            }
         }
         self.compact_changed();
     }
@@ -111,15 +121,19 @@ impl<V: Value> Multisets<V> {
         if counters[1] == 0 {
             return if total < 0 { Err(Cause::NegativeWeight { weight: total }) } else { Ok(()) };
         }
-        let place = counters[1] as usize - 1;
-        let set = &mut self.sets[place];
-        if set.negative > 0 {
-            let weight = set.weights.values().copied().find(|w| *w < 0).unwrap_or(total);
+        let place = place_of(counters[1]);
+        if self.negative > 0 && self.sets[place].negative > 0 {
+            let weight = self.sets[place].weights.values().copied().find(|w| *w < 0).unwrap_or(total);
             return Err(Cause::NegativeWeight { weight });
         }
+        if counters[1] & STALE == 0 {
+            return Ok(());
+        }
+        counters[1] &= !STALE;
+        let set = &mut self.sets[place];
         let extreme = if self.max { set.weights.last_key_value() } else { set.weights.first_key_value() };
         let (value, _) = extreme.expect("an empty multiset is given back at once");
-        if !value.is(state, store) {
+        if value.compare(state, store).is_ne() {
             value.save(state, store);
         }
         if set.weights.len() == 1 {
@@ -139,9 +153,7 @@ impl<V: Value> Multisets<V> {
         match (counters[0] as i64, counters[1]) {
             (0, 0) => Vec::new(),
             (total, 0) => vec![(V::load(state, store), total)],
-            (_, place) => {
-                self.sets[place as usize - 1].weights.iter().map(|(v, w)| (v.clone(), *w)).collect()
-            }
+            (_, place) => self.sets[place_of(place)].weights.iter().map(|(v, w)| (v.clone(), *w)).collect(),
         }
     }
 
@@ -158,9 +170,9 @@ impl<V: Value> Multisets<V> {
                 let (state, counters) = words.split_at(self.width);
                 let weight = match (counters[0] as i64, counters[1]) {
                     (0, 0) => 0,
-                    (total, 0) if value.is(state, store) => total,
+                    (total, 0) if value.compare(state, store).is_eq() => total,
                     (_, 0) => 0,
-                    (_, place) => self.sets[place as usize - 1].weights.get(&value).copied().unwrap_or(0),
+                    (_, place) => self.sets[place_of(place)].weights.get(&value).copied().unwrap_or(0),
                 };
                 (slot, value, weight)
             })
@@ -171,7 +183,7 @@ impl<V: Value> Multisets<V> {
         self.sets.clear();
         self.free.clear();
         self.changed.clear();
-        (self.distinct, self.bytes) = (0, 0);
+        (self.distinct, self.negative, self.bytes) = (0, 0, 0);
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -179,6 +191,10 @@ impl<V: Value> Multisets<V> {
             + self.changed.capacity() * size_of::<(u32, V)>()
             + self.sets.capacity() * size_of::<Multiset<V>>()
     }
+}
+
+fn place_of(counter: u64) -> usize {
+    (counter & !STALE) as usize - 1
 }
 
 impl<V: Value> Multiset<V> {
@@ -215,8 +231,8 @@ impl<const W: usize> Value for [u64; W] {
     fn save(&self, words: &mut [u64], (): &mut ()) {
         words.copy_from_slice(self);
     }
-    fn is(&self, words: &[u64], (): &()) -> bool {
-        self == words
+    fn compare(&self, words: &[u64], (): &()) -> Ordering {
+        self[..].cmp(words)
     }
     fn bytes(&self) -> usize {
         (W + 1) * 8 * 3 / 2
@@ -235,8 +251,8 @@ impl Value for Box<[u8]> {
         arena.forget([words[0], words[1]]);
         words.copy_from_slice(&arena.store(self));
     }
-    fn is(&self, words: &[u64], arena: &Self::Store) -> bool {
-        arena.equals([words[0], words[1]], self)
+    fn compare(&self, words: &[u64], arena: &Self::Store) -> Ordering {
+        arena.compare([words[0], words[1]], self).reverse()
     }
     fn bytes(&self) -> usize {
         self.len() + 40

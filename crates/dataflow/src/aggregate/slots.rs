@@ -159,12 +159,6 @@ impl Arena {
         }
     }
 
-    /// Whether `view` stands for `bytes`.
-    pub(super) fn equals(&self, view: [u64; 2], bytes: &[u8]) -> bool {
-        let [head, tail] = self::view(bytes);
-        head == view[0] && if is_long(head) { self.long(head, view[1]) == bytes } else { tail == view[1] }
-    }
-
     /// Copies a string from another arena; a short one stays as it is.
     pub(super) fn copy(&mut self, from: &Self, view: [u64; 2]) -> [u64; 2] {
         if !is_long(view[0]) {
@@ -251,8 +245,8 @@ mod tests {
             let mut out = Vec::new();
             arena.read(words, &mut out);
             assert_eq!(out, text.as_bytes());
-            assert!(arena.equals(words, text.as_bytes()));
-            assert!(!arena.equals(words, b"another"));
+            assert!(arena.compare(words, text.as_bytes()).is_eq());
+            assert_eq!(arena.compare(words, b"another"), text.as_bytes().cmp(b"another"));
         }
     }
 

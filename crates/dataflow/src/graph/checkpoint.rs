@@ -40,7 +40,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Sets the watermarks of the cut that the saved state belongs to, before [`Graph::restore`].
+    /// Sets the watermarks of the cut that the saved state belongs to, before or after [`Graph::restore`].
     ///
     /// # Errors
     /// If a node is no input, or its watermark would go back.

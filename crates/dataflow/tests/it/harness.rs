@@ -92,14 +92,25 @@ impl<'a> Harness<'a> {
         self.freeze();
         self.graph = Graph::new(shards, pool());
         (self.input, self.output) = (self.build)(&mut self.graph);
-        if let Some(mark) = self.mark {
-            self.graph.restore_watermarks(&[(self.input, mark)]).expect("marks fit");
+        // The order of the two must not matter.
+        let marks_first = shards == 2;
+        if marks_first {
+            self.restore_watermarks();
         }
         let numbers = self.numbers();
         for ((number, state), runs) in &mut self.saved {
             let merged = KeyedRun::merge(std::mem::take(runs), true).expect("runs merge");
             self.graph.restore(numbers[*number], state, &merged).expect("a run is restored");
             runs.push(merged);
+        }
+        if !marks_first {
+            self.restore_watermarks();
+        }
+    }
+
+    fn restore_watermarks(&mut self) {
+        if let Some(mark) = self.mark {
+            self.graph.restore_watermarks(&[(self.input, mark)]).expect("marks fit");
         }
     }
 }
