@@ -15,11 +15,14 @@ pub const TEXT_BYTES_MAX: usize = 64 << 20;
 /// More words and signs in one text are refused with 54000: a token costs some hundred bytes while it is parsed.
 pub const TOKENS_MAX: usize = 2_000_000;
 
-/// Brackets, CASE and prefix operators inside one another; a subquery counts as [`QUERY_WEIGHT`] of them.
+/// Brackets, CASE and prefix operators inside one another; a subquery counts as several of them.
 pub const NESTING_MAX: usize = 128;
 
-/// A tree has more and larger nodes for a level of subquery than for one of parentheses.
+/// A tree has more and larger nodes for a level of subquery in FROM or WITH than for one of parentheses.
 const QUERY_WEIGHT: usize = 4;
+
+/// DataFusion's type coercion visits a subquery in an expression twice, and so the innermost of twenty a million times.
+const EXPRESSION_QUERY_WEIGHT: usize = 10;
 
 /// Levels of [`DEPTH_MAX`] that a UNION, INTERSECT or EXCEPT counts for, by the same reason.
 const SET_OPERATION_WEIGHT: usize = 5;
@@ -61,26 +64,20 @@ struct Level {
     joins: usize,
     /// Began with CASE rather than a bracket.
     case: bool,
-    /// A query, which counts for more.
-    query: bool,
+    /// Follows FROM, JOIN, LATERAL or AS: a query in it is no part of an expression.
+    relation: bool,
+    /// What it counts for besides itself, for being a query.
+    query_weight: usize,
 }
 
 impl Level {
     fn depth(&self) -> usize {
-        1 + self.logical
-            + self.operators.max(self.operators_max)
-            + self.set_operations * SET_OPERATION_WEIGHT
-            + self.joins
+        let operators = self.logical + self.operators.max(self.operators_max);
+        1 + operators + self.set_operations * SET_OPERATION_WEIGHT + self.joins
     }
 
     fn next_expression(&mut self) {
-        *self = Level {
-            set_operations: self.set_operations,
-            joins: self.joins,
-            case: self.case,
-            query: self.query,
-            ..Level::default()
-        };
+        *self = Level { logical: 0, operators: 0, operators_max: 0, prefixes: 0, ..*self };
     }
 }
 
@@ -105,115 +102,178 @@ pub fn with_stack<T>(nesting: usize, work: impl FnOnce() -> T) -> T {
 /// # Errors
 /// 54001 at the token that goes too deep.
 pub(crate) fn check_depth(tokens: &[TokenWithSpan]) -> Result<usize, SqlError> {
+    let mut gauge = Gauge::new();
     let mut nesting_max = 0;
-    let mut levels = vec![Level::default()];
-    let mut outer_depth = 0; // of all levels but the last
-    let mut prefixes = 0; // of all levels
-    let mut queries = 0; // of all levels
-    let mut angles = 0; // types in angle brackets, which PostgreSQL does not have and sqlparser reads by recursion
-    let mut after_array = false;
     for TokenWithSpan { token, span } in tokens {
-        let level = levels.last_mut().expect("the first level is never closed");
-        let mut prefix = false;
-        match token {
-            Token::Whitespace(_) => continue,
-            Token::LParen | Token::LBracket | Token::LBrace => open(&mut levels, &mut outer_depth, false),
-            Token::RParen | Token::RBracket | Token::RBrace => {
-                close(&mut levels, &mut outer_depth, &mut prefixes, &mut queries)
-            }
-            Token::Comma => {
-                prefixes -= level.prefixes;
-                level.next_expression();
-            }
-            Token::SemiColon => {
-                (levels, outer_depth, prefixes, queries) = (vec![Level::default()], 0, 0, 0);
-                continue;
-            }
-            Token::Word(word) if word.quote_style.is_none() => match word.keyword {
-                Keyword::CASE => open(&mut levels, &mut outer_depth, true),
-                Keyword::END if level.case => {
-                    close(&mut levels, &mut outer_depth, &mut prefixes, &mut queries)
-                }
-                Keyword::AND | Keyword::OR => {
-                    level.logical += 1;
-                    level.operators_max = level.operators_max.max(level.operators);
-                    level.operators = 0;
-                }
-                Keyword::NOT | Keyword::INTERVAL | Keyword::PRIOR | Keyword::EXISTS => {
-                    level.operators += 1;
-                    prefix = true;
-                }
-                Keyword::IS | Keyword::BETWEEN | Keyword::LIKE | Keyword::ILIKE | Keyword::SIMILAR => {
-                    level.operators += 1;
-                }
-                Keyword::IN | Keyword::COLLATE | Keyword::AT | Keyword::NOTNULL => {
-                    level.operators += 1;
-                }
-                Keyword::OPERATOR | Keyword::REGEXP | Keyword::RLIKE | Keyword::OVERLAPS => {
-                    level.operators += 1
-                }
-                Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => {
-                    level.set_operations += 1;
-                    prefixes -= level.prefixes;
-                    level.next_expression();
-                }
-                Keyword::JOIN => level.joins += 1,
-                Keyword::EXPLAIN | Keyword::PREPARE => prefix = true,
-                Keyword::SELECT | Keyword::VALUES => {
-                    queries += usize::from(!level.query);
-                    level.query = true;
-                    prefixes -= level.prefixes;
-                    level.next_expression();
-                }
-                Keyword::FROM | Keyword::WHERE | Keyword::GROUP | Keyword::HAVING => {
-                    prefixes -= level.prefixes;
-                    level.next_expression();
-                }
-                Keyword::WHEN | Keyword::THEN | Keyword::ELSE | Keyword::ON | Keyword::SET => {
-                    prefixes -= level.prefixes;
-                    level.next_expression();
-                }
-                _ => {}
-            },
-            Token::Lt if after_array => angles += 1,
-            Token::Word(_) | Token::Number(..) | Token::Period | Token::Placeholder(_) => {}
-            Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::DollarQuotedString(_) => {}
-            // Every other sign counts as an operator, and may be a prefix.
-            _ => {
-                level.operators += 1;
-                prefix = true;
-            }
+        if matches!(token, Token::Whitespace(_)) {
+            continue;
         }
-        let nested = levels.len() + queries * (QUERY_WEIGHT - 1);
-        let level = levels.last_mut().expect("the first level is never closed");
-        if prefix {
-            level.prefixes += 1;
-            prefixes += 1;
-        } else if !matches!(token, Token::LParen | Token::LBracket) && level.prefixes > 0 {
-            prefixes -= level.prefixes;
-            level.prefixes = 0;
-        }
-        after_array = matches!(token, Token::Word(word) if matches!(word.keyword, Keyword::ARRAY | Keyword::STRUCT | Keyword::MAP));
-        let nested = nested + angles;
-        nesting_max = nesting_max.max(nested + prefixes);
-        if nested + prefixes > NESTING_MAX || outer_depth + level.depth() > DEPTH_MAX {
+        gauge.read(token);
+        nesting_max = nesting_max.max(gauge.nesting());
+        if gauge.nesting() > NESTING_MAX || gauge.depth() > DEPTH_MAX {
             return Err(too_deep().at(span.start.column as usize));
         }
     }
     Ok(nesting_max)
 }
 
-fn open(levels: &mut Vec<Level>, outer_depth: &mut usize, case: bool) {
-    *outer_depth += levels.last().expect("the first level is never closed").depth();
-    levels.push(Level { case, ..Level::default() });
+/// Reads tokens, and knows how deep the tree is at the last one. Sums over all levels are kept, not computed.
+struct Gauge {
+    /// Never empty.
+    levels: Vec<Level>,
+    /// Of all levels but the last.
+    outer_depth: usize,
+    prefixes: usize,
+    query_weights: usize,
+    /// Types in angle brackets, which PostgreSQL does not have and sqlparser reads by recursion.
+    angles: usize,
+    last_keyword: Option<Keyword>,
 }
 
-/// A bracket without its partner is the parser's to complain about.
-fn close(levels: &mut Vec<Level>, outer_depth: &mut usize, prefixes: &mut usize, queries: &mut usize) {
-    if levels.len() > 1 {
-        let closed = levels.pop().expect("more than one");
-        *prefixes -= closed.prefixes;
-        *queries -= usize::from(closed.query);
-        *outer_depth -= levels.last().expect("one is left").depth();
+impl Gauge {
+    fn new() -> Self {
+        // The statement itself is a query in no expression.
+        let levels = vec![Level { relation: true, ..Level::default() }];
+        Self { levels, outer_depth: 0, prefixes: 0, query_weights: 0, angles: 0, last_keyword: None }
+    }
+
+    fn nesting(&self) -> usize {
+        self.levels.len() + self.prefixes + self.query_weights + self.angles
+    }
+
+    fn depth(&self) -> usize {
+        self.outer_depth + self.levels.last().map_or(0, Level::depth)
+    }
+
+    fn level(&mut self) -> &mut Level {
+        self.levels.last_mut().expect("the first level is never closed")
+    }
+
+    fn read(&mut self, token: &Token) {
+        let is_prefix = match token {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                self.open(false);
+                self.last_keyword = None;
+                return;
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => self.close(),
+            Token::Comma => self.next_expression(),
+            Token::SemiColon => {
+                *self = Gauge::new();
+                false
+            }
+            Token::Word(word) if word.quote_style.is_none() => self.read_keyword(word.keyword),
+            Token::Lt
+                if matches!(self.last_keyword, Some(Keyword::ARRAY | Keyword::STRUCT | Keyword::MAP)) =>
+            {
+                self.angles += 1;
+                false
+            }
+            Token::Word(_) | Token::Number(..) | Token::Period | Token::Placeholder(_) => false,
+            Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::DollarQuotedString(_) => {
+                false
+            }
+            // Every other sign counts as an operator, and may be a prefix.
+            _ => {
+                self.level().operators += 1;
+                true
+            }
+        };
+        let level = self.levels.last_mut().expect("the first level is never closed");
+        if is_prefix {
+            level.prefixes += 1;
+            self.prefixes += 1;
+        } else {
+            self.prefixes -= std::mem::take(&mut level.prefixes);
+        }
+        self.last_keyword = match token {
+            Token::Word(word) if word.quote_style.is_none() => Some(word.keyword),
+            _ => None,
+        };
+    }
+
+    /// True for a word that may stand in a row before an operand.
+    fn read_keyword(&mut self, keyword: Keyword) -> bool {
+        match keyword {
+            Keyword::CASE => return self.open(true),
+            Keyword::END if self.level().case => return self.close(),
+            Keyword::AND | Keyword::OR => {
+                let level = self.level();
+                level.logical += 1;
+                level.operators_max = level.operators_max.max(std::mem::take(&mut level.operators));
+            }
+            Keyword::NOT | Keyword::INTERVAL | Keyword::PRIOR | Keyword::EXISTS => {
+                self.level().operators += 1;
+                return true;
+            }
+            Keyword::EXPLAIN | Keyword::PREPARE => return true,
+            Keyword::IS
+            | Keyword::IN
+            | Keyword::BETWEEN
+            | Keyword::LIKE
+            | Keyword::ILIKE
+            | Keyword::SIMILAR
+            | Keyword::COLLATE
+            | Keyword::AT
+            | Keyword::NOTNULL
+            | Keyword::OPERATOR
+            | Keyword::REGEXP
+            | Keyword::RLIKE
+            | Keyword::OVERLAPS => self.level().operators += 1,
+            Keyword::JOIN => self.level().joins += 1,
+            Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => {
+                self.level().set_operations += 1;
+                return self.next_expression();
+            }
+            Keyword::SELECT | Keyword::VALUES => {
+                let level = self.level();
+                if level.query_weight == 0 {
+                    level.query_weight =
+                        if level.relation { QUERY_WEIGHT } else { EXPRESSION_QUERY_WEIGHT } - 1;
+                    self.query_weights += self.level().query_weight;
+                }
+                return self.next_expression();
+            }
+            Keyword::FROM
+            | Keyword::WHERE
+            | Keyword::GROUP
+            | Keyword::HAVING
+            | Keyword::WHEN
+            | Keyword::THEN
+            | Keyword::ELSE
+            | Keyword::ON
+            | Keyword::SET => return self.next_expression(),
+            _ => {}
+        }
+        false
+    }
+
+    fn next_expression(&mut self) -> bool {
+        let level = self.levels.last_mut().expect("the first level is never closed");
+        self.prefixes -= level.prefixes;
+        level.next_expression();
+        false
+    }
+
+    fn open(&mut self, case: bool) -> bool {
+        use Keyword::{AS, FROM, JOIN, LATERAL, MATERIALIZED};
+        self.outer_depth += self.level().depth();
+        // A bracket inside of a bracket is whatever the outer one is: FROM ((SELECT …) UNION …).
+        let first_inside = self.last_keyword.is_none() && self.level().depth() == 1;
+        let relation = matches!(self.last_keyword, Some(AS | FROM | JOIN | LATERAL | MATERIALIZED))
+            || (first_inside && self.level().relation && self.level().query_weight == 0);
+        self.levels.push(Level { case, relation, ..Level::default() });
+        false
+    }
+
+    /// A bracket without its partner is the parser's to complain about.
+    fn close(&mut self) -> bool {
+        if self.levels.len() > 1 {
+            let closed = self.levels.pop().expect("more than one");
+            self.prefixes -= closed.prefixes;
+            self.query_weights -= closed.query_weight;
+            self.outer_depth -= self.level().depth();
+        }
+        false
     }
 }
