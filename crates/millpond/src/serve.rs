@@ -35,14 +35,16 @@ impl Server {
         };
         let postgres = millpond_postgres::serve(engine.clone(), options).await.map_err(|e| with_hint(&e))?;
         let http = match settings.http_addr {
-            Some(addr) => match millpond_http::serve_with_address(engine.clone(), addr, postgres.local_addr()).await {
-                Ok(server) => Some(server),
-                // A second server on one machine should not fail for its metrics page alone.
-                Err(error) => {
-                    warn!(%addr, %error, "no HTTP: the address cannot be used");
-                    None
+            Some(addr) => {
+                match millpond_http::serve_with_address(engine.clone(), addr, postgres.local_addr()).await {
+                    Ok(server) => Some(server),
+                    // A second server on one machine should not fail for its metrics page alone.
+                    Err(error) => {
+                        warn!(%addr, %error, "no HTTP: the address cannot be used");
+                        None
+                    }
                 }
-            },
+            }
             None => None,
         };
         Ok(Self { engine, postgres, http })
