@@ -9,6 +9,9 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use millpond_types::SqlType;
+
+use super::super::schema::RELATIONS;
 use super::{arguments, call, folded, is_session_word, last, object_name, qualifier};
 
 /// Columns of the types int2vector and oidvector, whose subscripts begin at 0.
@@ -115,6 +118,14 @@ pub(super) fn rewrite(expr: &mut Expr) {
             if let Some(plain) = plain_type(data_type) {
                 *data_type = plain;
             }
+            // A constant array loses what marks its elements as oids; the numbers are all that is asked for.
+            if let DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, _)) = data_type
+                && custom_name(element).as_deref() == Some("oid")
+                && matches!(inner.as_ref(), Expr::Array(_) | Expr::Value(_))
+                && !is_placeholder(inner)
+            {
+                **element = DataType::BigInt(None);
+            }
             // The name behind a reg type. A cast to oid stays, and says that the number is meant.
             if let Expr::Function(function) = inner.as_mut()
                 && input_prefix(function).is_some()
@@ -156,6 +167,10 @@ pub(super) fn rewrite(expr: &mut Expr) {
         }
         _ => {}
     }
+}
+
+fn is_placeholder(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)))
 }
 
 /// Kinds of objects that there are none of: domains, composite and enum types, …
@@ -241,6 +256,13 @@ fn rewrite_call(function: &mut Function) -> Option<Expr> {
     let name = last(&function.name);
     match (name.as_str(), &mut function.args) {
         ("array", FunctionArguments::Subquery(query)) => Some(array_of(query)),
+        ("array_agg", _) => {
+            // The mark of an oid does not pass through the aggregate by itself.
+            let of_oids = matches!(&arguments(function)?[..], [argument] if is_oid_column(argument));
+            let oids = parse_type("oid[]").filter(|_| of_oids && function.over.is_none())?;
+            let (expr, kind) = (Box::new(Expr::Function(function.clone())), ast::CastKind::DoubleColon);
+            Some(Expr::Cast { kind, expr, data_type: oids, array: false, format: None })
+        }
         ("generate_subscripts", _) => {
             let arguments = arguments(function)?.into_iter().cloned().collect();
             Some(call("unnest", vec![call("array_subscripts", arguments)]))
@@ -255,6 +277,18 @@ fn rewrite_call(function: &mut Function) -> Option<Expr> {
         }
         _ => None,
     }
+}
+
+/// A column that is an oid wherever a system relation has it.
+fn is_oid_column(expr: &Expr) -> bool {
+    let name = match expr {
+        Expr::Identifier(ident) => folded(ident),
+        Expr::CompoundIdentifier(parts) => parts.last().map(folded).unwrap_or_default(),
+        _ => return false,
+    };
+    let mut types =
+        RELATIONS.iter().flat_map(|r| &r.columns).filter(|(column, _)| *column == name).map(|(_, ty)| ty);
+    types.next().is_some_and(|ty| *ty == SqlType::Oid) && types.all(|ty| *ty == SqlType::Oid)
 }
 
 /// `ARRAY(SELECT x … ORDER BY y)` is `(SELECT array_agg(x ORDER BY y) …)`.
