@@ -162,26 +162,6 @@ async fn queries_of_psql_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn asyncpg_learns_of_types() {
-    let fixture = Fixture::start().await;
-    let client = fixture.client().await;
-    let messages = client.simple_query(include_str!("queries/asyncpg.sql")).await.unwrap();
-    let mut names: Vec<&str> = messages
-        .iter()
-        .filter_map(|m| match m {
-            SimpleQueryMessage::Row(row) => row.get("name"),
-            _ => None,
-        })
-        .collect();
-    names.sort_unstable();
-    assert_eq!(names, ["_int4", "_int8", "int4", "int8"]);
-    let statement = client.prepare("SELECT oid FROM pg_type WHERE oid = ANY ($1::oid[])").await.unwrap();
-    assert_eq!(statement.params(), [tokio_postgres::types::Type::OID_ARRAY]);
-    assert_eq!(client.query(&statement, &[&vec![23u32, 25]]).await.unwrap().len(), 2);
-    fixture.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn functions_answer() {
     let fixture = with_objects().await;
     let client = fixture.client().await;
