@@ -8,7 +8,8 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Int64Type};
+use millpond_engine::text::Formatter;
 use millpond_types::SqlType;
 use millpond_types::sql_type::UTC;
 
@@ -22,6 +23,10 @@ pub(super) enum Cell {
     Int(i64),
     Float(f64),
     Text(String),
+    /// A fractional number of a user's column, by its text.
+    Number(String),
+    /// A value of any other type, by its text.
+    Other(String),
     List(Vec<Cell>),
 }
 
@@ -107,7 +112,7 @@ impl Cell {
             Self::Bool(b) => Some(if *b { "t" } else { "f" }.to_owned()),
             Self::Int(i) => Some(i.to_string()),
             Self::Float(f) => Some(f.to_string()),
-            Self::Text(text) => Some(text.clone()),
+            Self::Text(text) | Self::Number(text) | Self::Other(text) => Some(text.clone()),
             Self::List(cells) => {
                 let cells: Vec<String> =
                     cells.iter().map(|c| c.shown().unwrap_or_else(|| "NULL".to_owned())).collect();
@@ -210,19 +215,27 @@ pub(super) fn cells(array: &ArrayRef) -> Vec<Cell> {
             Ok(ints) => each(&|row| Cell::Int(ints.as_primitive::<Int64Type>().value(row))),
             Err(_) => vec![Cell::Null; array.len()],
         },
-        t if t.is_floating() => match cast(array, &DataType::Float64) {
-            Ok(floats) => each(&|row| Cell::Float(floats.as_primitive::<Float64Type>().value(row))),
-            Err(_) => vec![Cell::Null; array.len()],
-        },
         DataType::List(_) => {
             let list = array.as_list::<i32>();
             let inner = cells(list.values());
             let offsets = list.value_offsets();
             each(&|row| Cell::List(inner[offsets[row] as usize..offsets[row + 1] as usize].to_vec()))
         }
-        _ => match cast(array, &DataType::Utf8) {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => match cast(array, &DataType::Utf8) {
             Ok(texts) => each(&|row| Cell::Text(texts.as_string::<i32>().value(row).to_owned())),
             Err(_) => vec![Cell::Null; array.len()],
         },
+        other => {
+            let formatter = SqlType::of_arrow(other).and_then(|ty| Formatter::new(array, &ty));
+            let Ok(formatter) = formatter else { return vec![Cell::Null; array.len()] };
+            let is_number =
+                other.is_floating() || matches!(other, DataType::Decimal128(..) | DataType::Decimal256(..));
+            each(&|row| {
+                let mut text = Vec::new();
+                formatter.write(row, &mut text);
+                let text = String::from_utf8_lossy(&text).into_owned();
+                if is_number { Cell::Number(text) } else { Cell::Other(text) }
+            })
+        }
     }
 }

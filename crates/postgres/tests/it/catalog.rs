@@ -161,6 +161,29 @@ async fn queries_of_psql_run() {
     fixture.stop().await;
 }
 
+/// Their types must come back as what asyncpg has codecs for, or it would ask for those types again, without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn asyncpg_learns_of_types() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client().await;
+    let introspection = include_str!("queries/asyncpg.sql");
+    let messages = client.simple_query(introspection).await.unwrap();
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get("name"),
+        _ => None,
+    });
+    let mut names: Vec<&str> = rows.collect();
+    names.sort_unstable();
+    assert_eq!(names, ["_int4", "_int8", "int4", "int8"]);
+    let statement = client.prepare(introspection).await.unwrap();
+    let column = |name: &str| statement.columns().iter().find(|c| c.name() == name).unwrap().type_().clone();
+    assert_eq!(column("attrtypoids"), tokio_postgres::types::Type::OID_ARRAY);
+    let statement = client.prepare("SELECT oid FROM pg_type WHERE oid = ANY ($1::oid[])").await.unwrap();
+    assert_eq!(statement.params(), [tokio_postgres::types::Type::OID_ARRAY]);
+    assert_eq!(client.query(&statement, &[&vec![23u32, 25]]).await.unwrap().len(), 2);
+    fixture.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_answer() {
     let fixture = with_objects().await;

@@ -61,7 +61,12 @@ pub(super) fn functions() -> Vec<Function> {
         strict("pg_database_size", SqlType::Int8, 1..=1, nothing),
         strict("pg_tablespace_size", SqlType::Int8, 1..=1, nothing),
         strict("pg_size_pretty", text(), 1..=1, |_, a| Ok(a[0].int().map(size_pretty).into())),
-        strict("age", SqlType::Int4, 1..=1, |_, _| Ok(Cell::Int(0))),
+        // Of a transaction id: there are none to grow old.
+        strict("age", SqlType::Int4, 1..=1, |_, a| match a[0] {
+            Cell::Int(_) => Ok(Cell::Int(0)),
+            _ => Err(SqlError::unsupported("age() of a timestamp is not supported")
+                .hint("Subtract it from now().")),
+        }),
         constant("txid_current", SqlType::Int8, 0..=0, |facts, _| {
             Ok(Cell::Int(facts.context.catalog.version() as i64))
         }),

@@ -79,15 +79,25 @@ fn format(_: &Facts, arguments: &[Cell]) -> Result<Cell, SqlError> {
     Ok(out.into())
 }
 
-fn json(cell: &Cell) -> serde_json::Value {
-    match cell {
-        Cell::Null => serde_json::Value::Null,
-        Cell::Bool(b) => (*b).into(),
-        Cell::Int(i) => (*i).into(),
-        Cell::Float(f) => (*f).into(),
-        Cell::Text(text) => text.as_str().into(),
-        Cell::List(cells) => cells.iter().map(json).collect(),
-    }
+/// # Errors
+/// 0A000 for types whose JSON form is not that of their text: dates and the like.
+fn json(cell: &Cell) -> Result<String, SqlError> {
+    Ok(match cell {
+        Cell::Null => "null".to_owned(),
+        Cell::Bool(b) => b.to_string(),
+        Cell::Int(i) => i.to_string(),
+        Cell::Float(f) => f.to_string(),
+        Cell::Number(text) => text.clone(),
+        Cell::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
+        Cell::Other(_) => {
+            return Err(SqlError::unsupported("json_build_object() of this type is not supported")
+                .hint("Cast the value to text."));
+        }
+        Cell::List(cells) => {
+            let elements: Vec<String> = cells.iter().map(json).collect::<Result<_, _>>()?;
+            format!("[{}]", elements.join(","))
+        }
+    })
 }
 
 fn json_build_object(_: &Facts, arguments: &[Cell]) -> Result<Cell, SqlError> {
@@ -105,7 +115,7 @@ fn json_build_object(_: &Facts, arguments: &[Cell]) -> Result<Cell, SqlError> {
                 "argument of json_build_object() must not be null",
             )
         })?;
-        members.push(format!("{} : {}", json(&key.into()), json(&pair[1])));
+        members.push(format!("{} : {}", json(&key.into())?, json(&pair[1])?));
     }
     Ok(format!("{{{}}}", members.join(", ")).into())
 }
