@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     pub connectors: crate::connectors::Running,
     pub started: Duration,
     pub stopping: AtomicBool,
+    /// The newest commit of which any session was told.
+    acknowledged: AtomicU64,
     /// Ends the timer of checkpoints.
     timer: Mutex<Option<tokio::task::AbortHandle>>,
 }
@@ -110,12 +112,22 @@ impl Inner {
             connectors: crate::connectors::Running::default(),
             started,
             stopping: AtomicBool::new(false),
+            acknowledged: AtomicU64::new(0),
             timer: Mutex::default(),
         })
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.published.borrow())
+    }
+
+    /// Remembers a commit before its client hears of it: from then on whoever it tells may look for the rows.
+    pub fn acknowledge(&self, commit: Commit) {
+        self.acknowledged.fetch_max(commit.0, Ordering::SeqCst);
+    }
+
+    pub fn acknowledged(&self) -> Commit {
+        Commit(self.acknowledged.load(Ordering::SeqCst))
     }
 
     pub fn now(&self) -> EventTime {

@@ -190,7 +190,9 @@ impl Txn {
         }
         self.tables.clear();
         let commit = if synchronous { ticket.wait().await } else { ticket.written().await };
-        commit.map_err(|error| inner.log_error(&error))
+        let commit = commit.map_err(|error| inner.log_error(&error))?;
+        inner.acknowledge(commit);
+        Ok(commit)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `kill -9` in the middle of writing, and writers in each other's way.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_slt::file::{Mode, binary};
@@ -114,32 +115,39 @@ async fn text(client: &tokio_postgres::Client, sql: &str) -> Result<Vec<Vec<Opti
 }
 
 /// `SET n = n + 1` by eight clients at once: each table has one serial writer, so nothing is lost, with no locks and no
-/// retries of theirs.
+/// retries of theirs. In each pause a client that wrote nothing sees all that the writers were told is committed.
 pub fn no_increment_of_eight_clients_is_lost() -> Outcome {
-    const EACH: usize = 1000;
+    const ROUNDS: usize = 40;
+    const EACH: usize = 25;
     let server = Server::start(&binary()?, &Mode::default())?;
     let config = server.config();
     block_on(async {
-        let client = connect(&config).await?;
+        let bystander = connect(&config).await?;
         let ddl =
             "CREATE TABLE counter (id int PRIMARY KEY, n bigint NOT NULL); INSERT INTO counter VALUES (1, 0);
                    CREATE MATERIALIZED VIEW shown AS SELECT sum(n) AS n FROM counter";
-        client.batch_execute(ddl).await.map_err(told)?;
-        let increment = |config: String| async move {
-            let client = connect(&config).await?;
-            for _ in 0..EACH {
-                client.batch_execute("UPDATE counter SET n = n + 1 WHERE id = 1").await.map_err(told)?;
-            }
-            Ok::<_, String>(())
-        };
-        let clients: Vec<_> = (0..8).map(|_| tokio::spawn(increment(config.clone()))).collect();
-        for client in clients {
-            client.await.map_err(|e| e.to_string())??;
+        bystander.batch_execute(ddl).await.map_err(told)?;
+        let mut clients = Vec::new();
+        for _ in 0..8 {
+            clients.push(Arc::new(connect(&config).await?));
         }
-        let expected = vec![vec![Some((8 * EACH).to_string())]];
-        for sql in ["SELECT n FROM counter", "SELECT n FROM shown"] {
-            let found = text(&client, sql).await?;
-            ensure(found == expected, || format!("{sql}: {found:?}, not {expected:?}"))?;
+        for round in 1..=ROUNDS {
+            let increment = |client: Arc<tokio_postgres::Client>| async move {
+                for _ in 0..EACH {
+                    client.batch_execute("UPDATE counter SET n = n + 1 WHERE id = 1").await.map_err(told)?;
+                }
+                Ok::<_, String>(())
+            };
+            let writers: Vec<_> =
+                clients.iter().map(|client| tokio::spawn(increment(Arc::clone(client)))).collect();
+            for writer in writers {
+                writer.await.map_err(|e| e.to_string())??;
+            }
+            let expected = vec![vec![Some((8 * EACH * round).to_string())]];
+            for sql in ["SELECT n FROM counter", "SELECT n FROM shown"] {
+                let found = text(&bystander, sql).await?;
+                ensure(found == expected, || format!("{sql}: {found:?}, not {expected:?}"))?;
+            }
         }
         Ok(())
     })
