@@ -18,6 +18,8 @@ pub struct Mode {
     pub restart_each: bool,
     /// Also the records that say `skipif gap`: what is specified, and not done yet.
     pub gaps: bool,
+    /// More of the server's environment: an object store and its keys, for example.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A file of records.

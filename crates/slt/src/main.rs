@@ -45,7 +45,7 @@ fn run(arguments: Arguments) -> Result<bool, String> {
     if paths.is_empty() {
         paths.push(sql_tests());
     }
-    let mode = Mode { epoch_rows, shards, restart_each, gaps };
+    let mode = Mode { epoch_rows, shards, restart_each, gaps, ..Mode::default() };
     let (mut passed, mut failed) = (0, 0);
     for path in paths {
         for file in find(&path)?.iter().filter(|file| !restart_each || file.wants_restarts()) {

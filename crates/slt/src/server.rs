@@ -68,6 +68,11 @@ impl Server {
         format!("host=127.0.0.1 port={} user=millpond dbname=millpond", self.port)
     }
 
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// The last lines of what the server wrote to its log.
     pub fn log_tail(&self) -> String {
         log_tail(self.folder.path())
@@ -107,6 +112,7 @@ fn launch(binary: &Path, mode: &Mode, folder: &Path) -> Result<(Child, u16), Str
     if let Some(shards) = mode.shards {
         command.args(["--shards", &shards.to_string()]);
     }
+    command.envs(mode.environment.iter().map(|(name, value)| (name, value)));
     let mut process = command.spawn().map_err(|e| format!("cannot start {}: {e}", binary.display()))?;
     let stdout = process.stdout.take().expect("it was asked for");
     match announced_port(stdout) {

@@ -6,6 +6,7 @@
 
 mod crash;
 mod hostile;
+mod s3;
 mod session;
 
 use libtest_mimic::{Arguments, Trial};
@@ -28,6 +29,7 @@ fn main() {
             "hostile::bytes_that_are_no_protocol_end_their_connection",
             hostile::bytes_that_are_no_protocol_end_their_connection,
         ),
+        ("s3::checkpoints_survive_in_a_bucket", s3::checkpoints_survive_in_a_bucket),
         ("session::the_main_job_in_psql", session::the_main_job_in_psql),
         ("session::a_bad_line_of_csv_is_named", session::a_bad_line_of_csv_is_named),
     ] {
