@@ -54,7 +54,7 @@ pub fn run(report: &mut Report, dir: &Path) -> Result<(), String> {
     let env = Env::os();
     for rows in [1usize, 100, 1_000, 10_000] {
         let bytes = bids(rows).get_array_memory_size();
-        let (p50, p99) = raw_sync(&env, &dir.join("raw"), bytes)?;
+        let (p50, p99) = raw_sync(&env, &dir.join(format!("raw-{rows}")), bytes)?;
         report.add(&format!("fdatasync of {bytes} bytes"), &[("p50_ms", p50), ("p99_ms", p99)]);
         for clients in [1usize, 8] {
             let path = dir.join(format!("log-{rows}-{clients}"));

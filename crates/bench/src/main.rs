@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use millpond_bench::report::Report;
-use millpond_bench::{append, catch_up, latency, oracle};
+use millpond_bench::{append, catch_up, checkpoint, latency, oracle};
 
 #[derive(Parser)]
 #[command(name = "millpond-bench")]
@@ -17,7 +17,7 @@ struct Arguments {
 enum Command {
     /// Every benchmark: a table, then JSON
     Bench {
-        /// Only these: append, catch-up, latency
+        /// Only these: append, catch-up, checkpoint, latency
         only: Vec<String>,
         /// Bids of the catch-up benchmark
         #[arg(long, default_value_t = 10_000_000)]
@@ -67,6 +67,9 @@ async fn bench(
     if wanted("catch-up") {
         catch_up::run(&mut report, &dir, bids, 1).await?;
         catch_up::run(&mut report, &dir, bids, 2).await?;
+    }
+    if wanted("checkpoint") {
+        checkpoint::run(&mut report, &dir).await?;
     }
     if wanted("latency") {
         latency::run(&mut report, &dir).await?;

@@ -96,7 +96,11 @@ fn slt(rest: &[String]) -> Result<(), String> {
 }
 
 fn release_program(chore: &str, rest: &[String]) -> Result<(), String> {
+    // The whole workspace, as for the server: another selection would unify features differently and build everything again.
+    run("cargo", &["build", "--quiet", "--release", "--workspace", "--bin", "millpond-bench"])?;
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let target = own.ancestors().nth(2).ok_or("xtask does not lie in a target folder")?;
+    let program = target.join("release").join("millpond-bench");
     let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
-    let start = ["run", "--quiet", "--release", "--package", "millpond-bench", "--", chore];
-    run("cargo", &[&start[..], &rest].concat())
+    run(&program.to_string_lossy(), &[&[chore][..], &rest].concat())
 }
