@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use millpond_log::{FrameRef, Log};
 use millpond_state::HeapSnapshot;
 use millpond_types::{Delta, EventTime, RelationId};
+use rayon::prelude::*;
 
 use crate::changes::{Changes, Piece};
 use crate::driver::guarded;
@@ -54,8 +55,24 @@ pub(crate) struct Job {
     pub view: View,
     pub history: History,
     pub log: Log,
+    pub pool: Arc<rayon::ThreadPool>,
     pub epoch_rows: usize,
     pub rows_done: Arc<AtomicU64>,
+}
+
+/// The frames of one step after another.
+fn steps(frames: &[FrameRef]) -> impl Iterator<Item = &[FrameRef]> {
+    let mut rest = frames;
+    std::iter::from_fn(move || {
+        let mut rows = 0;
+        let enough = rest.iter().position(|frame| {
+            rows += frame.rows as usize;
+            rows >= STEP_ROWS
+        });
+        let (step, left) = rest.split_at(enough.map_or(rest.len(), |last| last + 1));
+        rest = left;
+        (!step.is_empty()).then_some(step)
+    })
 }
 
 /// A view that has seen its history, or why it could not.
@@ -99,26 +116,40 @@ impl Job {
         Ok(())
     }
 
+    /// The next frames are read while the graph works on those before them.
     fn feed_topic(
         &mut self,
         relation: RelationId,
         frames: &[FrameRef],
         refused: &mut Stepped,
     ) -> Result<(), String> {
-        let mut changes = Changes::default();
-        for frame in frames {
-            let batch = self.log.read(frame, None).map_err(|e| e.to_string())?;
-            let piece = Piece { delta: Delta::insert(batch), facts: Some(FrameFacts::of(frame)) };
-            changes.push(relation, piece);
-            if changes.rows >= STEP_ROWS {
-                // What this frame came after, all later frames come after too.
-                if let Some(watermark) = frame.watermark {
-                    changes.watermarks.insert(relation, watermark);
-                }
-                self.step(&std::mem::take(&mut changes), refused)?;
-            }
+        let (log, pool) = (self.log.clone(), Arc::clone(&self.pool));
+        let read = |frames: &[FrameRef]| -> Result<Changes, String> {
+            let read = |frame: &FrameRef| {
+                let batch = log.read(frame, None).map_err(|e| e.to_string())?;
+                Ok::<_, String>(Piece { delta: Delta::insert(batch), facts: Some(FrameFacts::of(frame)) })
+            };
+            let pieces: Vec<Piece> = frames.par_iter().map(read).collect::<Result<_, _>>()?;
+            let mut changes = Changes::default();
+            pieces.into_iter().for_each(|piece| changes.push(relation, piece));
+            // What the last frame came after, all later frames come after too.
+            let watermark = frames.last().and_then(|frame| frame.watermark);
+            changes.watermarks.extend(watermark.map(|watermark| (relation, watermark)));
+            Ok(changes)
+        };
+        let mut steps = steps(frames).peekable();
+        let mut next = match steps.peek() {
+            Some(first) => pool.install(|| read(first))?,
+            None => return Ok(()),
+        };
+        while steps.next().is_some() {
+            let current = std::mem::take(&mut next);
+            let Some(following) = steps.peek() else { return self.step(&current, refused) };
+            let (stepped, read) = pool.join(|| self.step(&current, refused), || read(following));
+            stepped?;
+            next = read?;
         }
-        self.step(&changes, refused)
+        Ok(())
     }
 
     fn step(&mut self, changes: &Changes, refused: &mut Stepped) -> Result<(), String> {

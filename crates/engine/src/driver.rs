@@ -613,6 +613,7 @@ impl Driver {
             view,
             history,
             log: self.log.clone(),
+            pool: Arc::clone(&self.pool),
             epoch_rows: self.config.epoch_rows,
             rows_done,
         };

@@ -1,7 +1,8 @@
 //! One epoch: deltas in, changes out.
 //!
-//! A delta passes depth first through operators without state, in pieces that fit the cache, until it rests in operators
-//! with state or leaves through outputs. Then the operators with state are drained in order of ids, which is an order of
+//! Deltas pass depth first through operators without state, in pieces that fit the cache, until they rest in operators with
+//! state or leave through outputs: one after the other on the calling thread, or all together where there are enough rows to
+//! wake the workers for. Then the operators with state are drained in order of ids, which is an order of
 //! dependence: when it is a node's turn, all that its sources give in this epoch has arrived, their watermarks included.
 
 use std::collections::BTreeMap;
@@ -22,8 +23,8 @@ use crate::operator::{Operator, Output, Piece, Progress, Router};
 
 /// Large deltas are cut into pieces of this many rows, small ones are joined up to it.
 const PIECE_ROWS: usize = 8192;
-/// Below this, a delta is worked on by the calling thread: waking another costs tens of microseconds.
-const PARALLEL_ROWS: usize = 2048;
+/// Below this the calling thread does the work: to wake others twice, to route and to push, costs some 100 microseconds.
+const PARALLEL_ROWS: usize = 8192;
 
 /// Where the results of an epoch go, as they come.
 pub trait Sink {
@@ -70,10 +71,8 @@ impl Graph {
     pub fn step_into(&mut self, input: EpochInput, sink: &mut dyn Sink) -> Result<EpochStats, Fault> {
         let mut stats = EpochStats::default();
         for (id, deltas) in input.deltas {
-            for delta in deltas {
-                stats.rows_in += delta.rows() as u64;
-                self.accept(id.0, delta, sink, &mut stats)?;
-            }
+            stats.rows_in += rows(&deltas) as u64;
+            self.accept(id.0, deltas, sink, &mut stats)?;
         }
         let marks: BTreeMap<NodeId, EventTime> =
             input.watermarks.into_iter().map(|(id, mark)| (id.0, mark)).collect();
@@ -87,41 +86,52 @@ impl Graph {
         Ok(stats)
     }
 
-    /// A delta from outside.
+    /// Deltas from outside.
     fn accept(
         &mut self,
         id: NodeId,
-        delta: Delta,
+        deltas: Vec<Delta>,
         sink: &mut dyn Sink,
         stats: &mut EpochStats,
     ) -> Result<(), Fault> {
         let node = self.nodes.get_mut(&id).filter(|node| matches!(node.kind, Kind::Input));
         let Some(node) = node else { return Err(Cause::NoSuchNode.at(id, "input")) };
-        if !types(&node.schema).eq(types(delta.batch.schema_ref())) {
-            let names = |schema: &Schema| format!("{:?}", types(schema).collect::<Vec<_>>());
-            let (expected, found) = (names(&node.schema), names(delta.batch.schema_ref()));
-            return Err(Cause::Schema { expected, found }.at(id, "input"));
+        for delta in &deltas {
+            if !types(&node.schema).eq(types(delta.batch.schema_ref())) {
+                let names = |schema: &Schema| format!("{:?}", types(schema).collect::<Vec<_>>());
+                let (expected, found) = (names(&node.schema), names(delta.batch.schema_ref()));
+                return Err(Cause::Schema { expected, found }.at(id, "input"));
+            }
         }
-        node.rows_in += delta.rows() as u64;
-        self.deliver(id, delta, sink, stats)
+        node.rows_in += rows(&deltas) as u64;
+        let deltas = compact(deltas).map_err(|e| Cause::Arrow(e).at(id, "input"))?;
+        self.deliver(id, &deltas, sink, stats)
     }
 
     /// Hands what left `from` to all who use it.
     fn deliver(
         &mut self,
         from: NodeId,
-        delta: Delta,
+        deltas: &[Delta],
         sink: &mut dyn Sink,
         stats: &mut EpochStats,
     ) -> Result<(), Fault> {
-        if delta.is_empty() {
+        let rows = rows(deltas);
+        if rows == 0 {
             return Ok(());
         }
+        let parallel = self.shards > 1 && rows >= PARALLEL_ROWS;
         let node = self.nodes.get_mut(&from).expect("nodes stay during an epoch");
-        node.rows_out += delta.rows() as u64;
+        node.rows_out += rows as u64;
         let users = Arc::clone(&node.users);
         for &user in users.iter() {
-            self.push(user, &delta, sink, stats)?;
+            if parallel {
+                self.push(user, deltas, true, sink, stats)?;
+            } else {
+                for delta in deltas {
+                    self.push(user, std::slice::from_ref(delta), false, sink, stats)?;
+                }
+            }
         }
         Ok(())
     }
@@ -129,32 +139,32 @@ impl Graph {
     fn push(
         &mut self,
         id: NodeId,
-        delta: &Delta,
+        deltas: &[Delta],
+        parallel: bool,
         sink: &mut dyn Sink,
         stats: &mut EpochStats,
     ) -> Result<(), Fault> {
-        let (shards, clock) = (self.shards, self.clock.clone());
-        let parallel = shards > 1 && delta.rows() >= PARALLEL_ROWS;
+        let (workers, clock) = (if parallel { self.shards } else { 1 }, self.clock.clone());
         let node = self.nodes.get_mut(&id).expect("users are nodes of the same graph");
-        let name = node.name();
-        node.rows_in += delta.rows() as u64;
+        let (name, rows) = (node.name(), rows(deltas));
+        node.rows_in += rows as u64;
         let before = clock.as_ref().map(|clock| clock());
         let result = match &mut node.kind {
             Kind::Input => Err(Cause::NoSuchNode),
             Kind::Output => {
-                node.rows_out += delta.rows() as u64;
-                stats.rows_out += delta.rows() as u64;
-                sink.output(OutputId(id), delta.clone());
+                node.rows_out += rows as u64;
+                stats.rows_out += rows as u64;
+                deltas.iter().for_each(|delta| sink.output(OutputId(id), delta.clone()));
                 return Ok(());
             }
-            Kind::Union => return self.deliver(id, delta.clone(), sink, stats),
+            Kind::Union => return self.deliver(id, deltas, sink, stats),
             Kind::Linear(operator) => {
                 let operator = Arc::clone(operator);
                 let each = |piece: &Delta| {
                     let mut out = Output::default();
                     operator.apply(piece, &mut out).map(|()| out)
                 };
-                let pieces = pieces(delta, if parallel { shards } else { 1 });
+                let pieces = pieces(deltas, workers);
                 let outputs: Result<Vec<Output>, Cause> = match parallel {
                     true => self.pool.install(|| pieces.par_iter().map(each).collect()),
                     false => pieces.iter().map(each).collect(),
@@ -162,12 +172,12 @@ impl Graph {
                 outputs.map(join)
             }
             Kind::Keyed(keyed) => {
-                keyed.pending += delta.rows();
+                keyed.pending += rows;
                 let mut out = Output::default();
                 let (router, operators) = (&keyed.router, &mut keyed.shards);
                 let pushed = match parallel {
-                    true => self.pool.install(|| exchange(router, operators, delta, &mut out)),
-                    false => feed(router, operators, delta, &mut out),
+                    true => self.pool.install(|| exchange(router, operators, deltas, &mut out)),
+                    false => feed(router, operators, deltas, &mut out),
                 };
                 pushed.map(|()| out)
             }
@@ -196,10 +206,8 @@ impl Graph {
             let (window_ends, watermarks) = (late.window_ends, late.watermarks);
             sink.late(Late { node: id, operator, rows: late.rows, window_ends, watermarks });
         }
-        for delta in compact(out.deltas).map_err(|e| Cause::Arrow(e).at(id, operator))? {
-            self.deliver(id, delta, sink, stats)?;
-        }
-        Ok(())
+        let deltas = compact(out.deltas).map_err(|e| Cause::Arrow(e).at(id, operator))?;
+        self.deliver(id, &deltas, sink, stats)
     }
 
     /// Polls an operator with state until it has nothing more to give.
@@ -270,24 +278,31 @@ fn types(schema: &Schema) -> impl Iterator<Item = &DataType> {
     schema.fields().iter().map(|field| field.data_type())
 }
 
-/// Cuts a large delta: no piece larger than [`PIECE_ROWS`], and at least one for each worker.
-fn pieces(delta: &Delta, workers: usize) -> Vec<Delta> {
-    let rows = delta.rows();
-    let size = rows.div_ceil(workers).clamp(1, PIECE_ROWS);
-    if size >= rows {
-        return vec![delta.clone()];
-    }
-    (0..rows).step_by(size).map(|from| delta.slice(from, size.min(rows - from))).collect()
+fn rows(deltas: &[Delta]) -> usize {
+    deltas.iter().map(Delta::rows).sum()
+}
+
+/// Cuts large deltas: no piece larger than [`PIECE_ROWS`], and at least one for each worker.
+fn pieces(deltas: &[Delta], workers: usize) -> Vec<Delta> {
+    let size = rows(deltas).div_ceil(workers).clamp(1, PIECE_ROWS);
+    let cut = |delta: &Delta| -> Vec<Delta> {
+        let rows = delta.rows();
+        if size >= rows {
+            return vec![delta.clone()];
+        }
+        (0..rows).step_by(size).map(|from| delta.slice(from, size.min(rows - from))).collect()
+    };
+    deltas.iter().flat_map(cut).collect()
 }
 
 /// Routes and pushes on the calling thread.
 fn feed(
     router: &Arc<dyn Router>,
     operators: &mut [Box<dyn Operator>],
-    delta: &Delta,
+    deltas: &[Delta],
     out: &mut Output,
 ) -> Result<(), Cause> {
-    for delta in pieces(delta, 1) {
+    for delta in pieces(deltas, 1) {
         let routed = router.route(&delta, out)?.by_shard(operators.len())?;
         for (operator, piece) in operators.iter_mut().zip(routed) {
             piece.map_or(Ok(()), |piece| operator.push(piece))?;
@@ -303,11 +318,11 @@ type Routed = (Output, Vec<Option<Piece>>);
 fn exchange(
     router: &Arc<dyn Router>,
     operators: &mut [Box<dyn Operator>],
-    delta: &Delta,
+    deltas: &[Delta],
     out: &mut Output,
 ) -> Result<(), Cause> {
     let shards = operators.len();
-    let routed: Result<Vec<Routed>, Cause> = pieces(delta, shards)
+    let routed: Result<Vec<Routed>, Cause> = pieces(deltas, shards)
         .par_iter()
         .map(|delta| {
             let mut out = Output::default();
