@@ -31,6 +31,8 @@ use crate::{ConnectError, DefaultWatermark, ResolvedSource, Source, SourceRows, 
 
 /// Batches stay below about this many bytes.
 const BATCH_BYTES_MAX: u64 = 32 << 20;
+/// Of a source without end that names no rate: it is there after each start, and must not fill the disk unasked.
+const RATE: f64 = 10_000.0;
 /// Of the watermark that a source without declared columns gets.
 const WATERMARK_DELAY_MICROS: i64 = 4_000_000;
 
@@ -38,7 +40,7 @@ const WATERMARK_DELAY_MICROS: i64 = 4_000_000;
 const OPTIONS: &[Known] = &[
     Known { name: "table", aliases: &["nexmark.table.type", "type"], help: "bid, auction or person; required" },
     Known { name: "events", aliases: &["nexmark.event.num"], help: "how many events of all three tables together, of 50 one is a person, 3 auctions, 46 bids; without end" },
-    Known { name: "rate", aliases: &["rows_per_second"], help: "rows of this source per second; 0, the default, is as many as possible" },
+    Known { name: "rate", aliases: &["rows_per_second"], help: "rows of this source per second, 0 as many as possible; 10000, or 0 if the source has an end" },
     Known { name: "seed", aliases: &["nexmark.seed"], help: "another seed, other rows; 0" },
     Known { name: "start_time", aliases: &[], help: "time of the first event, or 'now'; 2015-07-15 00:00:00" },
     Known { name: "end_time", aliases: &[], help: "events from this time on are left out" },
@@ -81,7 +83,11 @@ impl Settings {
         let options = Options::read(owner, &spec.options, OPTIONS)?;
         options.required("table", "Write nexmark.table.type = 'bid', 'auction' or 'person'.")?;
         let table = options.choice("table", &Table::NAMES)?.map(|i| Table::ALL[i]).expect("it is required");
-        let rate = options.number("rate", 0.0, 1e12)?.filter(|rate| *rate > 0.0);
+        // -1 is how RisingWave spells "without end".
+        let events = options.integer("events", -1, i64::MAX)?.and_then(|n| u64::try_from(n).ok());
+        let bounded = events.is_some() || options.is_given("end_time");
+        let rate = options.number("rate", 0.0, 1e12)?.or((!bounded).then_some(RATE));
+        let rate = rate.filter(|rate| *rate > 0.0);
         let mut config = Config { interval_nanos: interval(&options, table, rate)?, ..Config::default() };
         config.seed = options.integer("seed", i64::MIN, i64::MAX)?.map_or(0, |seed| seed as u64);
 
@@ -94,8 +100,6 @@ impl Settings {
         if !starts_now && end_micros.is_some_and(|end| end < config.start_micros) {
             return Err(options.refuse("end_time", "is before the start time"));
         }
-        // -1 is how RisingWave spells "without end".
-        let events = options.integer("events", -1, i64::MAX)?.and_then(|n| u64::try_from(n).ok());
         let batch_rows = options.integer("batch_rows", 1, 1 << 20)?.map_or(usize::MAX, |n| n as usize);
 
         let count = |name, target: &mut u64, most| match options.integer(name, 1, most) {
