@@ -64,8 +64,15 @@ fn convert(error: &DataFusionError) -> SqlError {
         DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) => {
             SqlError::new(SqlState::IO_ERROR, "could not read or write a file")
         }
-        _ => SqlError::internal("internal error while the statement was planned or executed"),
+        _ => unexpected(error),
     }
+}
+
+/// What no user can do anything about: the cause goes to the server's log.
+fn unexpected(error: &dyn std::fmt::Display) -> SqlError {
+    tracing::error!(%error, "internal error while a statement was planned or executed");
+    SqlError::internal("internal error while the statement was planned or executed")
+        .hint("The server's log has the cause. Please report it with the statement.")
 }
 
 /// Unwraps what was boxed, however often.
@@ -86,7 +93,7 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> SqlError
         }
         source = inner.source();
     }
-    SqlError::internal("internal error while the statement was planned or executed")
+    unexpected(&error)
 }
 
 fn arrow(error: &ArrowError) -> SqlError {
@@ -101,7 +108,7 @@ fn arrow(error: &ArrowError) -> SqlError {
         ArrowError::CastError(text) | ArrowError::ParseError(text) => message::cast(text),
         ArrowError::ComputeError(text) | ArrowError::InvalidArgumentError(text) => message::execution(text),
         ArrowError::IoError(..) => SqlError::new(SqlState::IO_ERROR, "could not read or write a file"),
-        _ => SqlError::internal("internal error while the statement was planned or executed"),
+        _ => unexpected(error),
     }
 }
 
