@@ -17,6 +17,7 @@ mod context;
 pub mod dml;
 mod errors;
 pub mod incremental;
+mod literals;
 mod metadata;
 mod names;
 mod parameters;

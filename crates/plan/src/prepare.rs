@@ -8,8 +8,7 @@ use millpond_sql::{RelationName, fold, position_of};
 use millpond_types::SqlError;
 use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
-use crate::Metadata;
-use crate::names;
+use crate::{Metadata, literals, names};
 
 /// Rewrites `tree` in place. `is_source` tells whether a name means a relation with metadata columns. With
 /// `rename_beside_wildcard`, outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'.
@@ -96,7 +95,10 @@ impl VisitorMut for Rewriter<'_> {
             });
         }
         order_by_outputs(query);
-        type_recursive_literals(query);
+        // The columns that are inserted into decide the types of an INSERT's own rows.
+        if self.depth > 0 {
+            literals::type_values(&mut query.body);
+        }
         self.depth += 1;
         ControlFlow::Continue(())
     }
@@ -115,6 +117,7 @@ impl VisitorMut for Rewriter<'_> {
             return ControlFlow::Break(error);
         }
         self.name_outputs(select);
+        literals::type_outputs(select);
         ControlFlow::Continue(())
     }
 
@@ -158,39 +161,11 @@ impl VisitorMut for Rewriter<'_> {
         if let Some(columns) = row_comparison(expr) {
             *expr = columns;
         }
+        if let Some(call) = prefix_operator(expr) {
+            *expr = call;
+        }
+        literals::type_parts(expr);
         ControlFlow::Continue(())
-    }
-}
-
-/// The first branch of a recursive query says its types before analysis does: `SELECT 1` is an integer there too.
-fn type_recursive_literals(query: &mut ast::Query) {
-    let Some(with) = query.with.as_mut().filter(|with| with.recursive) else { return };
-    for cte in &mut with.cte_tables {
-        let mut body = cte.query.body.as_mut();
-        while let ast::SetExpr::SetOperation { left, .. } = body {
-            body = left;
-        }
-        let ast::SetExpr::Select(select) = body else { continue };
-        for item in &mut select.projection {
-            let (expr, alias) = match item {
-                SelectItem::UnnamedExpr(expr) => (expr, ast::Ident::with_quote('"', "?column?")),
-                SelectItem::ExprWithAlias { expr, alias } => (expr, alias.clone()),
-                _ => continue,
-            };
-            if let ast::Expr::Value(value) = expr
-                && let ast::Value::Number(digits, _) = &value.value
-                && digits.parse::<i32>().is_ok()
-            {
-                let integer = ast::Expr::Cast {
-                    kind: ast::CastKind::Cast,
-                    expr: Box::new(expr.clone()),
-                    data_type: ast::DataType::Integer(None),
-                    array: false,
-                    format: None,
-                };
-                *item = SelectItem::ExprWithAlias { expr: integer, alias };
-            }
-        }
     }
 }
 
@@ -257,6 +232,55 @@ fn row_comparison(expr: &ast::Expr) -> Option<ast::Expr> {
         }
         _ => None,
     }
+}
+
+/// PostgreSQL's prefix operators as the calls that they are (chapter 9.3); DataFusion knows only `+`, `-` and NOT.
+fn prefix_operator(expr: &ast::Expr) -> Option<ast::Expr> {
+    let ast::Expr::UnaryOp { op, expr: operand } = expr else { return None };
+    let cast = |expr: ast::Expr, data_type| ast::Expr::Cast {
+        kind: ast::CastKind::DoubleColon,
+        expr: Box::new(ast::Expr::Nested(Box::new(expr))),
+        data_type,
+        array: false,
+        format: None,
+    };
+    let double = |expr: &ast::Expr| cast(expr.clone(), ast::DataType::DoublePrecision);
+    Some(match op {
+        ast::UnaryOperator::PGSquareRoot => call("sqrt", double(operand)),
+        ast::UnaryOperator::PGCubeRoot => call("cbrt", double(operand)),
+        ast::UnaryOperator::PGAbs => call("abs", operand.as_ref().clone()),
+        // All bits of the other sign: -1 has every bit set, in each width.
+        ast::UnaryOperator::BitwiseNot => ast::Expr::Nested(Box::new(ast::Expr::BinaryOp {
+            left: Box::new(ast::Expr::Nested(operand.clone())),
+            op: ast::BinaryOperator::PGBitwiseXor,
+            right: Box::new(cast(
+                ast::Expr::UnaryOp {
+                    op: ast::UnaryOperator::Minus,
+                    expr: Box::new(ast::Expr::value(ast::Value::Number("1".into(), false))),
+                },
+                ast::DataType::SmallInt(None),
+            )),
+        })),
+        _ => return None,
+    })
+}
+
+fn call(name: &str, argument: ast::Expr) -> ast::Expr {
+    let argument = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument));
+    ast::Expr::Function(ast::Function {
+        name: ast::ObjectName::from(vec![ast::Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: ast::FunctionArguments::None,
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args: vec![argument],
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 /// A function that returns rows in the select list: DataFusion has it return an array.

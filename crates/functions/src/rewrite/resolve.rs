@@ -115,8 +115,13 @@ pub(super) fn arithmetic(
     if let (Operation::Divide, Some(quotient)) = (op, literal_quotient(&left, &right)?) {
         return Ok(Ok(quotient));
     }
-    // Multiplication of intervals is defined with the number on the right.
-    if ta == SqlType::Float8 && tb == SqlType::Interval {
+    // Intervals are multiplied with the number on the right, and added on the right of a time.
+    let turned = match op {
+        Operation::Multiply => ta == SqlType::Float8 && tb == SqlType::Interval,
+        Operation::Add => ta == SqlType::Interval && tb != SqlType::Interval,
+        _ => false,
+    };
+    if turned {
         return Ok(Ok(operator::call(op, right, left)));
     }
     Ok(Ok(operator::call(op, left, right)))
@@ -164,6 +169,8 @@ fn typed(op: Operation, a: &SqlType, b: &SqlType) -> Option<(SqlType, SqlType)> 
         (Add | Subtract, Date | Timestamp, Interval) => pair(Timestamp, Interval),
         (Add | Subtract, Timestamptz, Interval) => pair(Timestamptz, Interval),
         (Add | Subtract, Time, Interval) => pair(Time, Interval),
+        (Add, Interval, Date | Timestamp) => pair(Interval, Timestamp),
+        (Add, Interval, Time | Timestamptz) => pair(Interval, b.clone()),
         (Subtract, Time, Time) => pair(Time, Time),
         (Subtract, Date | Timestamp, Date | Timestamp) => pair(Timestamp, Timestamp),
         (Subtract, Date | Timestamp | Timestamptz, Date | Timestamp | Timestamptz) => {
