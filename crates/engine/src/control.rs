@@ -18,14 +18,18 @@ use crate::cursor::Cursor;
 use crate::dml;
 use crate::outcome::{Column, Outcome, RowsTag, Severity};
 use crate::read;
-use crate::session::{Action, Block, Session, rows};
+use crate::session::{Action, Block, Savepoint, Session, rows};
 use crate::snapshot::Snapshot;
 use crate::target::internal;
 use crate::txn::Txn;
 
 /// Whether a statement may come after an error in a block.
-pub(crate) fn ends_block(statement: &Statement) -> bool {
-    matches!(statement, Statement::Commit { .. } | Statement::Rollback { .. })
+/// What may be said in a failed block.
+pub(crate) fn leaves_failure(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Commit { .. } | Statement::Rollback { .. } | Statement::RollbackToSavepoint { .. }
+    )
 }
 
 fn text_columns(names: &[&str]) -> Vec<Column> {
@@ -94,11 +98,18 @@ pub(crate) async fn run(
             }
             done("SET")
         }
-        Statement::Savepoint { .. }
-        | Statement::ReleaseSavepoint { .. }
-        | Statement::RollbackToSavepoint { .. } => {
-            Err(SqlError::unsupported("savepoints are not supported yet")
-                .hint("Use transactions without them."))
+        Statement::Savepoint { name } => {
+            savepoint(session, name)?;
+            done("SAVEPOINT")
+        }
+        Statement::ReleaseSavepoint { name } => {
+            let place = place_of_savepoint(session, name, "RELEASE SAVEPOINT")?;
+            session.savepoints.truncate(place);
+            done("RELEASE")
+        }
+        Statement::RollbackToSavepoint { name } => {
+            rollback_to(session, name)?;
+            done("ROLLBACK")
         }
         Statement::Set(set) => run_set(session, set),
         Statement::Reset(reset) => {
@@ -216,7 +227,8 @@ fn set_modes(session: &mut Session, modes: &TransactionModes) -> Result<(), SqlE
 }
 
 async fn commit(session: &mut Session, chain: bool) -> Result<Outcome, SqlError> {
-    let block = session.end_block();
+    let keep = !matches!(session.block, Block::Failed(_));
+    let block = session.end_block(keep);
     let tag = match block {
         Block::Explicit(txn) => {
             session.commit(txn).await?;
@@ -227,7 +239,7 @@ async fn commit(session: &mut Session, chain: bool) -> Result<Outcome, SqlError>
             session.commit(txn).await?;
             "COMMIT"
         }
-        Block::Failed => "ROLLBACK",
+        Block::Failed(_) => "ROLLBACK",
         Block::None => {
             no_transaction(session);
             "COMMIT"
@@ -241,13 +253,55 @@ async fn commit(session: &mut Session, chain: bool) -> Result<Outcome, SqlError>
 
 fn rollback(session: &mut Session, chain: bool) -> Result<Outcome, SqlError> {
     // Dropping the transaction takes everything back.
-    if matches!(session.end_block(), Block::None | Block::Implicit(_)) {
+    if matches!(session.end_block(false), Block::None | Block::Implicit(_)) {
         no_transaction(session);
     }
     if chain {
         begin(session, &TransactionModes::default())?;
     }
     Ok(Outcome::Command { tag: "ROLLBACK".to_owned() })
+}
+
+fn savepoint(session: &mut Session, name: &str) -> Result<(), SqlError> {
+    let Block::Explicit(txn) = &session.block else { return Err(only_in_blocks("SAVEPOINT")) };
+    let mark = txn.mark();
+    let settings = session.settings.clone();
+    session.savepoints.push(Savepoint { name: name.to_owned(), mark, settings });
+    Ok(())
+}
+
+/// Takes back everything since the savepoint, which stays.
+fn rollback_to(session: &mut Session, name: &str) -> Result<(), SqlError> {
+    let place = place_of_savepoint(session, name, "ROLLBACK TO SAVEPOINT")?;
+    let mut txn = match std::mem::replace(&mut session.block, Block::None) {
+        Block::Explicit(txn) | Block::Failed(txn) => txn,
+        _ => return Err(only_in_blocks("ROLLBACK TO SAVEPOINT")),
+    };
+    session.savepoints.truncate(place + 1);
+    let savepoint = &session.savepoints[place];
+    txn.rollback_to(&savepoint.mark);
+    session.settings.return_to(&savepoint.settings);
+    session.block = Block::Explicit(txn);
+    Ok(())
+}
+
+fn place_of_savepoint(session: &Session, name: &str, command: &str) -> Result<usize, SqlError> {
+    if !matches!(session.block, Block::Explicit(_) | Block::Failed(_)) {
+        return Err(only_in_blocks(command));
+    }
+    session.savepoints.iter().rposition(|savepoint| savepoint.name == name).ok_or_else(|| {
+        SqlError::new(
+            SqlState::INVALID_SAVEPOINT_SPECIFICATION,
+            format!("savepoint \"{name}\" does not exist"),
+        )
+    })
+}
+
+fn only_in_blocks(command: &str) -> SqlError {
+    SqlError::new(
+        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+        format!("{command} can only be used in transaction blocks"),
+    )
 }
 
 fn no_transaction(session: &mut Session) {
@@ -259,13 +313,24 @@ fn no_transaction(session: &mut Session) {
 }
 
 fn run_set(session: &mut Session, set: &Set) -> Result<Outcome, SqlError> {
-    if set.local {
-        return Err(SqlError::unsupported("SET LOCAL is not supported yet")
-            .hint("SET changes the setting for the whole session.")
-            .at(set.position));
+    if set.local && matches!(session.block, Block::None) {
+        // Checked all the same, as in PostgreSQL.
+        let mut unused = session.settings.clone();
+        set.value
+            .as_ref()
+            .map_or(Ok(()), |value| unused.set(&set.name, value))
+            .map_err(|e| e.at(set.position))?;
+        session.notice(
+            Severity::Warning,
+            SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            "SET LOCAL can only be used in transaction blocks",
+        );
+        return Ok(Outcome::Command { tag: "SET".to_owned() });
     }
     match &set.value {
+        Some(value) if set.local => session.settings.set_local(&set.name, value),
         Some(value) => session.settings.set(&set.name, value),
+        None if set.local => session.settings.reset_local(&set.name),
         None => session.settings.reset(&set.name),
     }
     .map_err(|e| e.at(set.position))?;

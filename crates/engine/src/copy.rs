@@ -186,15 +186,22 @@ impl CopyIn {
     ///
     /// # Errors
     /// Those of the log.
-    pub async fn finish(self) -> Result<String, SqlError> {
-        if self.in_block {
-            self.copied.lock().txn = Some(self.txn);
-        } else {
-            let commit = self.txn.commit(&self.inner, self.synchronous).await?;
+    pub async fn finish(mut self) -> Result<String, SqlError> {
+        if !self.in_block {
+            let commit = std::mem::take(&mut self.txn).commit(&self.inner, self.synchronous).await?;
             let mut copied = self.copied.lock();
             copied.commit = copied.commit.max(commit);
         }
         Ok(format!("COPY {}", self.rows))
+    }
+}
+
+/// The block gets its transaction back however the COPY ends: a savepoint may want what came before.
+impl Drop for CopyIn {
+    fn drop(&mut self) {
+        if self.in_block {
+            self.copied.lock().txn = Some(std::mem::take(&mut self.txn));
+        }
     }
 }
 

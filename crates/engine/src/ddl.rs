@@ -94,7 +94,7 @@ async fn leave_transaction(session: &mut Session) -> Result<(), SqlError> {
             Err(SqlError::unsupported("DDL after a write in the same transaction block is not supported")
                 .hint("COMMIT first."))
         }
-        Block::None | Block::Failed => Ok(()),
+        Block::None | Block::Failed(_) => Ok(()),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::system::ConnectionInfo;
 use crate::system_tables::SessionTables;
-use crate::txn::Txn;
+use crate::txn::{Mark, Txn};
 use crate::{control, copy, ddl, dml, explain};
 
 /// Who speaks.
@@ -131,8 +131,15 @@ pub(crate) enum Block {
     Implicit(Txn),
     /// BEGIN … COMMIT.
     Explicit(Txn),
-    /// An error has ended the block; it waits for ROLLBACK.
-    Failed,
+    /// An error has ended the block; it waits for ROLLBACK, or for ROLLBACK TO one of its savepoints.
+    Failed(Txn),
+}
+
+/// `SAVEPOINT name`: how far the transaction was, and what the settings were.
+pub(crate) struct Savepoint {
+    pub name: String,
+    pub mark: Mark,
+    pub settings: Settings,
 }
 
 pub struct Session {
@@ -144,6 +151,8 @@ pub struct Session {
     pub(crate) block: Block,
     /// In a block: what all of its reads see, once one has read; and what now() answers.
     pub(crate) block_snapshot: Option<Arc<Snapshot>>,
+    /// Of the block, oldest first.
+    pub(crate) savepoints: Vec<Savepoint>,
     block_start: Option<EventTime>,
     notices: Vec<Notice>,
     /// The newest commit that this session has written or read: reads are never older.
@@ -189,6 +198,7 @@ impl Session {
             cancel: CancelHandle::default(),
             block: Block::None,
             block_snapshot: None,
+            savepoints: Vec::new(),
             block_start: None,
             notices: Vec::new(),
             seen: Commit(0),
@@ -202,8 +212,11 @@ impl Session {
     fn settle(&mut self) {
         let copied = std::mem::take(&mut *self.copied.lock());
         self.seen = self.seen.max(copied.commit);
-        if let (Some(txn), Block::Explicit(own) | Block::Implicit(own)) = (copied.txn, &mut self.block) {
-            *own = txn;
+        match (copied.txn, &mut self.block) {
+            (Some(txn), Block::Explicit(own) | Block::Implicit(own)) => *own = txn,
+            // Without a savepoint nothing of it is needed any more, its locks least of all.
+            (Some(txn), Block::Failed(own)) if !self.savepoints.is_empty() => *own = txn,
+            _ => {}
         }
     }
 
@@ -218,7 +231,7 @@ impl Session {
         statement: &ParsedStatement,
         parameter_types: &[Option<SqlType>],
     ) -> Result<Prepared, SqlError> {
-        if matches!(self.block, Block::Failed) && !control::ends_block(&statement.statement) {
+        if matches!(self.block, Block::Failed(_)) && !control::leaves_failure(&statement.statement) {
             return Err(in_failed_block());
         }
         let snapshot = self.planning_snapshot();
@@ -259,7 +272,7 @@ impl Session {
         parameters: &[ScalarValue],
         deadline: Option<tokio::time::Instant>,
     ) -> Result<Outcome, SqlError> {
-        if matches!(self.block, Block::Failed) && !control::ends_block(&prepared.statement.statement) {
+        if matches!(self.block, Block::Failed(_)) && !control::leaves_failure(&prepared.statement.statement) {
             return Err(in_failed_block());
         }
         if parameters.len() != prepared.parameters.len() {
@@ -394,33 +407,42 @@ impl Session {
         if !matches!(self.block, Block::Implicit(_)) {
             return Ok(());
         }
-        let Block::Implicit(txn) = self.end_block() else { return Ok(()) };
+        let Block::Implicit(txn) = self.end_block(!failed) else { return Ok(()) };
         if failed { Ok(()) } else { self.commit(txn).await }
     }
 
     pub(crate) fn begin_clock(&mut self) {
+        self.settings.begin_block();
         self.block_snapshot = None;
         self.block_start = Some(self.inner.now());
     }
 
-    /// Leaves the block, whatever it is, and hands over its transaction.
-    pub(crate) fn end_block(&mut self) -> Block {
+    /// Leaves the block, whatever it is, and hands over its transaction. What SET did in it stays with `keep`.
+    pub(crate) fn end_block(&mut self, keep: bool) -> Block {
+        self.settings.end_block(keep);
+        self.savepoints.clear();
         self.block_snapshot = None;
         self.block_start = None;
         self.cursors.retain(|_, cursor| cursor.hold);
         let default = self.settings.show("default_transaction_read_only").unwrap_or_default();
         let _ = self.settings.set("transaction_read_only", &default);
+        let default = self.settings.show("default_transaction_isolation").unwrap_or_default();
+        let _ = self.settings.set("transaction_isolation", &default);
         std::mem::replace(&mut self.block, Block::None)
     }
 
     /// Tells the session that a statement failed outside of `execute` (while its rows streamed, say), so that an open
     /// transaction block becomes failed.
     pub fn fail_transaction(&mut self) {
-        // Dropping the transaction takes its changes back and frees its locks at once.
-        match self.block {
-            Block::Explicit(_) => self.block = Block::Failed,
+        self.settle();
+        // Dropping the transaction takes its changes back and frees its locks at once; a savepoint may want some of it.
+        match &mut self.block {
+            Block::Explicit(txn) if !self.savepoints.is_empty() => {
+                self.block = Block::Failed(std::mem::take(txn));
+            }
+            Block::Explicit(_) => self.block = Block::Failed(Txn::default()),
             Block::Implicit(_) => self.block = Block::Implicit(Txn::default()),
-            Block::None | Block::Failed => {}
+            Block::None | Block::Failed(_) => {}
         }
     }
 
@@ -432,7 +454,7 @@ impl Session {
         match self.block {
             Block::None | Block::Implicit(_) => TransactionStatus::Idle,
             Block::Explicit(_) => TransactionStatus::Active,
-            Block::Failed => TransactionStatus::Failed,
+            Block::Failed(_) => TransactionStatus::Failed,
         }
     }
 

@@ -170,6 +170,10 @@ pub struct Settings {
     /// What RESET returns to: the values of the startup packet.
     startup: BTreeMap<&'static str, String>,
     changed: Vec<&'static str>,
+    /// In a block: the values at its start, for a rollback.
+    before: Option<BTreeMap<&'static str, String>>,
+    /// What SET LOCAL has covered, for the block's end.
+    covered: BTreeMap<&'static str, String>,
 }
 
 fn find(name: &str) -> Result<&'static Setting, SqlError> {
@@ -219,13 +223,74 @@ impl Settings {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
         let setting = find(name)?;
         let value = check(setting, value)?;
+        self.covered.remove(setting.name);
+        self.put(setting, value);
+        Ok(())
+    }
+
+    fn put(&mut self, setting: &'static Setting, value: String) {
         if self.value(setting) != value {
             self.values.insert(setting.name, value);
             if setting.reported && !self.changed.contains(&setting.name) {
                 self.changed.push(setting.name);
             }
         }
+    }
+
+    /// As [`Settings::set`], until the block ends.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub fn set_local(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
+        let setting = find(name)?;
+        let value = check(setting, value)?;
+        let covered = self.value(setting).to_owned();
+        self.covered.entry(setting.name).or_insert(covered);
+        self.put(setting, value);
         Ok(())
+    }
+
+    /// As [`Settings::reset`], until the block ends.
+    ///
+    /// # Errors
+    /// As [`Settings::reset`].
+    pub fn reset_local(&mut self, name: &str) -> Result<(), SqlError> {
+        let setting = find(name)?;
+        let value = self.startup.get(setting.name).cloned().unwrap_or_else(|| setting.default.to_owned());
+        self.set_local(setting.name, &value)
+    }
+
+    pub(crate) fn begin_block(&mut self) {
+        if self.before.is_none() {
+            self.before = Some(self.values.clone());
+        }
+    }
+
+    /// The values that hold after a block: those of its SETs, or after a rollback those before it.
+    pub(crate) fn end_block(&mut self, keep: bool) {
+        let before = self.before.take();
+        let covered = std::mem::take(&mut self.covered);
+        match before {
+            Some(before) if !keep => self.put_all(&before),
+            _ => {
+                for (name, value) in covered {
+                    self.put(find(name).expect("it was set"), value);
+                }
+            }
+        }
+    }
+
+    /// ROLLBACK TO: the values of an earlier moment of the same block.
+    pub(crate) fn return_to(&mut self, earlier: &Self) {
+        self.put_all(&earlier.values);
+        self.covered.clone_from(&earlier.covered);
+    }
+
+    fn put_all(&mut self, values: &BTreeMap<&'static str, String>) {
+        for setting in TABLE {
+            let value = values.get(setting.name).map_or(setting.default, String::as_str).to_owned();
+            self.put(setting, value);
+        }
     }
 
     /// As [`Settings::set`], and RESET comes back to it.

@@ -44,7 +44,32 @@ pub(crate) struct Txn {
     tables: BTreeMap<RelationId, LockedTable>,
 }
 
+/// How far a transaction was: a savepoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    writes: usize,
+    bytes: usize,
+    /// Of each table that was locked: how many changes were done, and its next row number.
+    tables: BTreeMap<RelationId, (usize, i64)>,
+}
+
 impl Txn {
+    pub fn mark(&self) -> Mark {
+        let table =
+            |(id, locked): (&RelationId, &LockedTable)| (*id, (locked.done.len(), locked.image.next_row_id));
+        Mark { writes: self.writes.len(), bytes: self.bytes, tables: self.tables.iter().map(table).collect() }
+    }
+
+    /// Takes back everything since `mark`. Tables that were locked since stay locked, as in PostgreSQL.
+    pub fn rollback_to(&mut self, mark: &Mark) {
+        self.writes.truncate(mark.writes);
+        self.bytes = mark.bytes;
+        for (id, locked) in &mut self.tables {
+            let (done, next_row_id) = mark.tables.get(id).copied().unwrap_or((0, locked.next_row_id));
+            locked.undo_to(done, next_row_id);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
     }
@@ -197,19 +222,19 @@ impl Txn {
 }
 
 impl LockedTable {
-    fn undo(&mut self) {
-        while let Some(delta) = self.done.pop() {
+    fn undo_to(&mut self, done: usize, next_row_id: i64) {
+        for delta in self.done.drain(done..).rev() {
             let weights: Vec<i64> = (0..delta.rows()).map(|row| -delta.weight(row)).collect();
             let inverse = Delta::new(delta.batch, Some(weights.into()));
             self.image.rows.apply(&inverse).expect("the inverse of an applied change applies");
         }
-        self.image.next_row_id = self.next_row_id;
+        self.image.next_row_id = next_row_id;
     }
 }
 
 impl Drop for LockedTable {
     fn drop(&mut self) {
-        self.undo();
+        self.undo_to(0, self.next_row_id);
     }
 }
 
