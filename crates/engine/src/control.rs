@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
 use millpond_catalog::{Relation, RelationKind};
+use millpond_functions::Zone;
 use millpond_functions::error::from_datafusion;
 use millpond_plan::physical;
 use millpond_sql::ast;
@@ -33,7 +34,10 @@ pub(crate) fn leaves_failure(statement: &Statement) -> bool {
 }
 
 fn text_columns(names: &[&str]) -> Vec<Column> {
-    names.iter().map(|name| Column { name: (*name).to_owned(), ty: SqlType::Text, origin: None }).collect()
+    names
+        .iter()
+        .map(|name| Column { name: (*name).to_owned(), ty: SqlType::Text, origin: None, zone: Zone::UTC })
+        .collect()
 }
 
 /// The columns that a statement without a plan returns; `None` if it returns no rows.

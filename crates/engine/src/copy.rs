@@ -296,6 +296,7 @@ async fn from(session: &mut Session, copy: &Copy, text: &str) -> Result<Outcome,
             name: relation.columns[*c].name.clone(),
             ty: relation.columns[*c].ty.clone(),
             origin: origin(*c),
+            zone: session.settings.zone(),
         })
         .collect();
     let format = format(&copy.options, &columns)?;
@@ -357,7 +358,7 @@ async fn to(
     if !plan.parameters.is_empty() {
         return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
     }
-    let columns = columns(&plan.columns);
+    let columns = columns(&plan.columns, session.settings.zone());
     let format = format(&copy.options, &columns)?;
     let inner = Arc::clone(&session.inner);
     let cancel = session.cancel_handle();

@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Field, Schema};
 use arrow::row::{OwnedRow, RowConverter, SortField};
+use millpond_functions::Zone;
 use millpond_plan::without_late_rows;
 use millpond_sql::RelationName;
 use millpond_sql::statement::{Explain, ExplainFormat, ObjectKind, Statement};
@@ -57,7 +58,7 @@ pub(crate) async fn run(session: &mut Session, explain: &Explain) -> Result<Outc
         }
     };
     let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
-    let column = Column { name: "QUERY PLAN".into(), ty: SqlType::Text, origin: None };
+    let column = Column { name: "QUERY PLAN".into(), ty: SqlType::Text, origin: None, zone: Zone::UTC };
     let schema = Schema::new(vec![Field::new("QUERY PLAN", arrow::datatypes::DataType::Utf8, true)]);
     let batch = RecordBatch::try_new(Arc::new(schema), vec![lines]).map_err(internal)?;
     Ok(rows(vec![column], batch, RowsTag::Plain("EXPLAIN")))
@@ -81,11 +82,13 @@ pub(crate) fn verify_columns(session: &Session, name: &RelationName) -> Result<V
     let path = session.settings.search_path();
     let relation =
         snapshot.catalog.resolve_kind(name, ObjectKind::MaterializedView, &path).map_err(|e| name.mark(e))?;
-    let mut columns = vec![Column { name: "difference".into(), ty: SqlType::Int8, origin: None }];
+    let mut columns =
+        vec![Column { name: "difference".into(), ty: SqlType::Int8, origin: None, zone: Zone::UTC }];
     columns.extend(relation.columns.iter().map(|c| Column {
         name: c.name.clone(),
         ty: c.ty.clone(),
         origin: None,
+        zone: session.settings.zone(),
     }));
     Ok(columns)
 }

@@ -49,7 +49,7 @@ use inner::Inner;
 use millpond_catalog::{Catalog, RelationKind};
 use millpond_env::Env;
 use millpond_functions::error::from_datafusion;
-pub use millpond_functions::text;
+pub use millpond_functions::{Zone, text};
 use millpond_types::{SqlError, SqlState};
 pub use outcome::{Column, Notice, Outcome, RowsTag, Severity, TransactionStatus};
 pub use session::{CancelHandle, ParsedStatement, Prepared, Session, SessionInfo};
@@ -181,7 +181,7 @@ pub async fn rows(session: &mut Session, sql: &str) -> Result<Vec<Vec<String>>, 
                 .columns()
                 .iter()
                 .zip(&columns)
-                .map(|(array, column)| text::Formatter::new(array, &column.ty));
+                .map(|(array, column)| text::Formatter::in_zone(array, &column.ty, column.zone));
             let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
             for row in 0..batch.num_rows() {
                 let cell = |formatter: &text::Formatter| {

@@ -1,6 +1,7 @@
 //! What the execution of a statement hands back to a front end.
 
 use datafusion::execution::SendableRecordBatchStream;
+use millpond_functions::Zone;
 use millpond_types::{RelationId, SqlType};
 
 use crate::copy::{CopyFormat, CopyIn};
@@ -12,6 +13,8 @@ pub struct Column {
     pub ty: SqlType,
     /// The column of a relation that it comes from unchanged, where known: relation and attribute number from 1.
     pub origin: Option<(RelationId, u16)>,
+    /// Of the session: in which a timestamptz is shown and read as text.
+    pub zone: Zone,
 }
 
 /// The result of one statement.

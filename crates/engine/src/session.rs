@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::scalar::ScalarValue;
+use millpond_functions::Zone;
 use millpond_plan::{DeletePlan, InsertPlan, PlanSettings, Planner, QueryPlan, UpdatePlan};
 use millpond_sql::statement::{self, Statement};
 use millpond_types::{Commit, EventTime, SqlError, SqlState, SqlType};
@@ -48,8 +49,9 @@ pub struct Prepared {
     given: Arc<[Option<SqlType>]>,
     /// Of the catalog that the plan was made over.
     version: u64,
-    /// The plan holds rows of system relations, which are those of one moment.
+    /// The plan holds rows of system relations, or what now() or current_user say, which is of one moment.
     momentary: bool,
+    zone: Zone,
 }
 
 pub(crate) enum Action {
@@ -62,6 +64,11 @@ pub(crate) enum Action {
 }
 
 impl Prepared {
+    /// The session's time zone, in which parameters are read as text.
+    pub fn zone(&self) -> Zone {
+        self.zone
+    }
+
     /// The columns of the result, or `None` for a statement that returns no rows.
     pub fn columns(&self) -> Option<&[Column]> {
         self.columns.as_deref()
@@ -311,7 +318,8 @@ impl Session {
 
     /// The plan again, if the catalog has changed or its rows are of another moment.
     fn refreshed(&self, prepared: &Prepared, snapshot: &Arc<Snapshot>) -> Result<Prepared, SqlError> {
-        if prepared.version == snapshot.catalog.version() && !prepared.momentary {
+        let same_zone = prepared.zone == self.settings.zone();
+        if prepared.version == snapshot.catalog.version() && same_zone && !prepared.momentary {
             return Ok(prepared.clone());
         }
         let again = self.plan(Arc::clone(&prepared.statement), Arc::clone(&prepared.given), snapshot)?;
@@ -583,32 +591,40 @@ impl Session {
         snapshot: &Arc<Snapshot>,
     ) -> Result<Prepared, SqlError> {
         let (planner, tables) = self.planner(snapshot);
+        let zone = self.settings.zone();
         let (action, columns, parameters) = match &statement.statement {
             Statement::Query(query) => {
                 let query = tables.rewritten(query);
                 let plan = planner.plan_query(&query, &given)?;
-                let (columns, parameters) = (columns(&plan.columns), plan.parameters.clone());
+                let (columns, parameters) = (columns(&plan.columns, zone), plan.parameters.clone());
                 (Action::Query(plan), Some(columns), parameters)
             }
             Statement::Insert(insert) => {
                 let plan = planner.plan_insert(insert, &given)?;
-                let columns_ = plan.returning.as_ref().map(|r| columns(&r.columns));
+                let columns_ = plan.returning.as_ref().map(|r| columns(&r.columns, zone));
                 let parameters = plan.parameters.clone();
                 (Action::Insert(plan), columns_, parameters)
             }
             Statement::Update(update) => {
                 let plan = planner.plan_update(update, &given)?;
-                let columns_ = plan.returning.as_ref().map(|r| columns(&r.columns));
+                let columns_ = plan.returning.as_ref().map(|r| columns(&r.columns, zone));
                 let parameters = plan.parameters.clone();
                 (Action::Update(plan), columns_, parameters)
             }
             Statement::Delete(delete) => {
                 let plan = planner.plan_delete(delete, &given)?;
-                let columns_ = plan.returning.as_ref().map(|r| columns(&r.columns));
+                let columns_ = plan.returning.as_ref().map(|r| columns(&r.columns, zone));
                 let parameters = plan.parameters.clone();
                 (Action::Delete(plan), columns_, parameters)
             }
             utility => (Action::Utility, control::columns(self, utility)?, Vec::new()),
+        };
+        let asks_session = match &action {
+            Action::Query(plan) => plan.session_dependent,
+            Action::Insert(plan) => plan.session_dependent,
+            Action::Update(plan) => plan.session_dependent,
+            Action::Delete(plan) => plan.session_dependent,
+            Action::Utility => false,
         };
         Ok(Prepared {
             statement,
@@ -617,7 +633,8 @@ impl Session {
             parameters: parameters.into(),
             given,
             version: snapshot.catalog.version(),
-            momentary: tables.were_used(),
+            momentary: tables.were_used() || asks_session,
+            zone,
         })
     }
 }
@@ -628,8 +645,10 @@ impl Drop for Session {
     }
 }
 
-pub(crate) fn columns(columns: &[(String, SqlType)]) -> Vec<Column> {
-    columns.iter().map(|(name, ty)| Column { name: name.clone(), ty: ty.clone(), origin: None }).collect()
+pub(crate) fn columns(columns: &[(String, SqlType)], zone: Zone) -> Vec<Column> {
+    let column =
+        |(name, ty): &(String, SqlType)| Column { name: name.clone(), ty: ty.clone(), origin: None, zone };
+    columns.iter().map(column).collect()
 }
 
 /// A result that is there already.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use millpond_functions::Zone;
 use millpond_types::{SqlError, SqlState};
 
 /// What values a setting takes.
@@ -17,6 +18,8 @@ enum Kind {
     Time,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// A time zone.
+    Zone,
     /// These values mean what Millpond does anyway; others are refused.
     Only(&'static [&'static str]),
     /// Cannot be set by a client.
@@ -51,8 +54,6 @@ const fn reported(
 }
 
 pub const SERVER_VERSION: &str = "15.14";
-const UTC_NAMES: &[&str] =
-    &["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Universal", "UCT", "Z", "0", "+00", "+00:00", "00:00"];
 const ISOLATION: &[&str] = &["read uncommitted", "read committed", "repeatable read", "serializable"];
 
 const TABLE: &[Setting] = &[
@@ -153,7 +154,7 @@ const TABLE: &[Setting] = &[
         Kind::Word(&["on", "off", "local", "remote_write", "remote_apply"]),
         "whether a write is acknowledged only when it is on disk",
     ),
-    reported("TimeZone", "UTC", Kind::Only(UTC_NAMES), "zone in which timestamptz values are shown"),
+    reported("TimeZone", "UTC", Kind::Zone, "zone in which timestamptz values are shown and read"),
     setting(
         "transaction_isolation",
         "repeatable read",
@@ -332,6 +333,12 @@ impl Settings {
             .collect()
     }
 
+    /// The session's time zone.
+    pub fn zone(&self) -> Zone {
+        let name = self.values.get("TimeZone").map_or("UTC", String::as_str);
+        Zone::of_setting(name).map_or(Zone::UTC, |(zone, _)| zone)
+    }
+
     pub fn boolean(&self, name: &str) -> bool {
         self.show(name).is_ok_and(|v| v == "on")
     }
@@ -391,6 +398,9 @@ fn check(setting: &Setting, value: &str) -> Result<String, SqlError> {
                 _ => Err(invalid().hint(format!("Available values: {}.", words.join(", ")))),
             },
         },
+        Kind::Zone => Zone::of_setting(value)
+            .map(|(_, name)| name)
+            .ok_or_else(|| invalid().hint("Give a name such as 'Europe/Berlin', or hours east of UTC.")),
         Kind::Only(values) => {
             if values.iter().any(|v| v.eq_ignore_ascii_case(value)) {
                 Ok(setting.default.to_owned())
@@ -438,10 +448,18 @@ mod tests {
     fn values_are_checked_and_reset() {
         let mut settings = Settings::default();
         assert_eq!(settings.set("nope", "1").unwrap_err().state(), SqlState::UNDEFINED_OBJECT);
-        assert_eq!(
-            settings.set("TimeZone", "Europe/Berlin").unwrap_err().state(),
-            SqlState::FEATURE_NOT_SUPPORTED
-        );
+        assert_eq!(settings.set("TimeZone", "Mars").unwrap_err().state(), SqlState::INVALID_PARAMETER_VALUE);
+        for (given, shown) in [
+            ("europe/berlin", "Europe/Berlin"),
+            ("gmt", "GMT"),
+            ("-7.5", "-7.5"),
+            ("UTC+3", "UTC+3"),
+            ("0", "UTC"),
+        ] {
+            settings.set("TimeZone", given).unwrap();
+            assert_eq!(settings.show("timezone").unwrap(), shown);
+        }
+        settings.take_changes();
         assert_eq!(
             settings.set("server_version", "9").unwrap_err().state(),
             SqlState::CANT_CHANGE_RUNTIME_PARAM

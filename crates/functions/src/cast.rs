@@ -19,6 +19,7 @@ use crate::operator::never;
 use crate::operator::temporal::{timestamp_range, zone_of};
 use crate::text::datetime::in_range;
 use crate::text::interval::Parts;
+use crate::text::zone::Zone;
 use crate::text::{canonical, format_array, parse_in};
 
 /// Why a value is converted: PostgreSQL cuts a text that is too long for varchar(n) when asked explicitly, and refuses it
@@ -66,6 +67,17 @@ pub fn cast_array(
     to: &SqlType,
     context: CastContext,
 ) -> Result<ArrayRef, SqlError> {
+    cast_array_in(array, from, to, context, Zone::UTC)
+}
+
+/// As [`cast_array`] in a session whose time zone is `zone`.
+pub(crate) fn cast_array_in(
+    array: &ArrayRef,
+    from: &SqlType,
+    to: &SqlType,
+    context: CastContext,
+    zone: Zone,
+) -> Result<ArrayRef, SqlError> {
     use SqlType::*;
     if *array.data_type() == DataType::Null {
         return Ok(new_null_array(&to.arrow(), array.len()));
@@ -75,16 +87,18 @@ pub fn cast_array(
     }
     let array = &canonical(array, from)?;
     Ok(match (from, to) {
-        (Text | Varchar(_) | Name | InternalChar | Unknown, _) => parse(array.as_string(), to, context)?,
-        (Char(_), Char(_)) => parse(array.as_string(), to, context)?,
-        // The padding of char(n) means nothing outside of it.
-        (Char(_), _) => parse(&trim_padding(array.as_string()), to, context)?,
-        (Boolean, to) if is_text(to) => parse(&truth(array.as_boolean()), to, context)?,
-        (from, to) if is_text(to) => {
-            let texts = format_array(array, from)?;
-            if *to == Text { Arc::new(texts) } else { parse(&texts, to, context)? }
+        (Text | Varchar(_) | Name | InternalChar | Unknown, _) => {
+            parse(array.as_string(), to, context, zone)?
         }
-        (Json, Jsonb) => parse(array.as_string(), to, context)?,
+        (Char(_), Char(_)) => parse(array.as_string(), to, context, zone)?,
+        // The padding of char(n) means nothing outside of it.
+        (Char(_), _) => parse(&trim_padding(array.as_string()), to, context, zone)?,
+        (Boolean, to) if is_text(to) => parse(&truth(array.as_boolean()), to, context, zone)?,
+        (from, to) if is_text(to) => {
+            let texts = format_array(array, from, zone)?;
+            if *to == Text { Arc::new(texts) } else { parse(&texts, to, context, zone)? }
+        }
+        (Json, Jsonb) => parse(array.as_string(), to, context, zone)?,
         (Jsonb, Json) => Arc::clone(array),
         (Boolean, Int4) => {
             let ints: Int32Array = array.as_boolean().iter().map(|v| v.map(i32::from)).collect();
@@ -97,21 +111,21 @@ pub fn cast_array(
         }
         (Array(a), Array(b)) => {
             let list = array.as_list::<i32>();
-            let values = cast_array(list.values(), a, b, context)?;
+            let values = cast_array_in(list.values(), a, b, context, zone)?;
             let field = Arc::new(b.field("item", true));
             Arc::new(ListArray::new(field, list.offsets().clone(), values, list.nulls().cloned()))
         }
         (from, to) if from.arrow() == to.arrow() => Arc::clone(array),
-        (Date | Time | Timestamp | Timestamptz | Interval, _) => temporal(array, from, to)?,
+        (Date | Time | Timestamp | Timestamptz | Interval, _) => temporal(array, from, to, zone)?,
         _ => number::cast(array, from, to)?,
     })
 }
 
-fn parse(texts: &StringArray, to: &SqlType, context: CastContext) -> Result<ArrayRef, SqlError> {
+fn parse(texts: &StringArray, to: &SqlType, context: CastContext, zone: Zone) -> Result<ArrayRef, SqlError> {
     if *to == SqlType::Text || *to == SqlType::Varchar(None) {
         return Ok(Arc::new(texts.clone()));
     }
-    parse_in(texts.iter(), to, context).map_err(|e| e.error)
+    parse_in(texts.iter(), to, context, zone).map_err(|e| e.error)
 }
 
 fn trim_padding(texts: &StringArray) -> StringArray {
@@ -122,9 +136,44 @@ fn truth(values: &BooleanArray) -> StringArray {
     values.iter().map(|v| v.map(|v| if v { "true" } else { "false" })).collect()
 }
 
-fn temporal(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayRef, SqlError> {
+/// Whether the session's zone has a part in a cast.
+pub(crate) fn is_zoned(from: &SqlType, to: &SqlType) -> bool {
+    use SqlType::*;
+    let plain = |ty: &SqlType| is_text(ty) || matches!(ty, Date | Time | Timestamp);
+    match (from, to) {
+        (Timestamptz, other) | (other, Timestamptz) => plain(other),
+        (Array(a), Array(b)) => is_zoned(a, b),
+        (Array(a), b) | (b, Array(a)) => is_text(b) && is_zoned(a, b),
+        _ => false,
+    }
+}
+
+/// A timestamptz as the local time of `zone`, or the other way round.
+fn shifted(
+    array: &ArrayRef,
+    shift: impl Fn(i64) -> Option<i64>,
+) -> Result<TimestampMicrosecondArray, SqlError> {
+    let f = |time: i64| {
+        let moved = shift(time).filter(|t| in_range(*t));
+        (moved.unwrap_or(0), moved.is_none())
+    };
+    let plain: ArrayRef = Arc::new(
+        array.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(None::<Arc<str>>),
+    );
+    unary::<TimestampMicrosecondType, TimestampMicrosecondType>(&plain, f, |_| timestamp_range())
+}
+
+fn temporal(array: &ArrayRef, from: &SqlType, to: &SqlType, zone: Zone) -> Result<ArrayRef, SqlError> {
     use SqlType::*;
     type Micros = TimestampMicrosecondType;
+    if zone != Zone::UTC && is_zoned(from, to) {
+        if *from == Timestamptz {
+            let local: ArrayRef = Arc::new(shifted(array, |utc| zone.to_local(utc))?);
+            return if *to == Timestamp { Ok(local) } else { temporal(&local, &Timestamp, to, Zone::UTC) };
+        }
+        let local = temporal(array, from, &Timestamp, Zone::UTC)?;
+        return Ok(Arc::new(shifted(&local, |local| zone.to_utc(local))?.with_timezone_opt(zone_of(to))));
+    }
     Ok(match (from, to) {
         (Date, Timestamp | Timestamptz) => {
             let f = |days: i32| {
@@ -163,13 +212,23 @@ fn temporal(array: &ArrayRef, from: &SqlType, to: &SqlType) -> Result<ArrayRef, 
 pub(crate) struct CastTo {
     pub target: SqlType,
     context: CastContext,
+    zone: Zone,
     signature: Signature,
 }
 
 /// The call of a cast that DataFusion does not do as PostgreSQL does.
 pub(crate) fn call(expr: Expr, target: &SqlType, context: CastContext) -> Expr {
     let signature = Signature::any(1, Volatility::Immutable);
-    ScalarUDF::new_from_impl(CastTo { target: target.clone(), context, signature }).call(vec![expr])
+    let cast = CastTo { target: target.clone(), context, zone: Zone::UTC, signature };
+    ScalarUDF::new_from_impl(cast).call(vec![expr])
+}
+
+/// The same cast in a session of another time zone; `None` if `function` is no cast.
+pub(crate) fn in_zone(function: &ScalarUDF, zone: Zone) -> Option<ScalarUDF> {
+    let cast = function.inner().downcast_ref::<CastTo>()?;
+    let signature = Signature::any(1, Volatility::Immutable);
+    let cast = CastTo { target: cast.target.clone(), context: cast.context, zone, signature };
+    Some(ScalarUDF::new_from_impl(cast))
 }
 
 /// Whether `function` is a cast that may refuse a value because of what it says, rather than of its size.
@@ -212,7 +271,8 @@ impl ScalarUDFImpl for CastTo {
             ColumnarValue::Array(array) => (Arc::clone(array), false),
             ColumnarValue::Scalar(scalar) => (scalar.to_array()?, true),
         };
-        let cast = cast_array(&array, &from, &self.target, self.context).map_err(into_datafusion)?;
+        let cast =
+            cast_array_in(&array, &from, &self.target, self.context, self.zone).map_err(into_datafusion)?;
         columnar(cast, constant)
     }
 }

@@ -24,3 +24,4 @@ pub mod text;
 pub mod window;
 
 pub use registry::{Registry, all_aggregate, all_scalar, all_window, register};
+pub use text::zone::Zone;

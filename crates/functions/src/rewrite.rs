@@ -6,6 +6,7 @@
 //! of arithmetic, unary minus and casts by checked kernels, and guards the right side of AND and OR where it may fail.
 
 mod resolve;
+mod zone;
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -22,6 +23,7 @@ use millpond_types::SqlType;
 use crate::cast::{self, CastContext, cast_array};
 use crate::error::into_datafusion;
 use crate::operator::{self, Operation};
+pub use zone::{in_zone, plan_in_zone};
 
 /// Replaces arithmetic, unary minus and casts in a typed expression (all of its columns stand in `schema`) by kernels
 /// with PostgreSQL's results and errors. Column names are the caller's business (see [`PostgresSemantics`]).
@@ -132,6 +134,13 @@ pub fn assign_expr(expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> 
 
 fn convert(expr: Expr, to: &SqlType, schema: &DFSchema, context: CastContext) -> Result<Expr> {
     if let Expr::Literal(value, metadata) = &expr {
+        if let Some(from) = literal_type(value, metadata.as_ref())
+            && !value.is_null()
+            && cast::is_zoned(&from, to)
+        {
+            // The session's zone has a say in it.
+            return Ok(cast::call(expr, to, context));
+        }
         return fold(value, metadata.as_ref(), to, context);
     }
     let (_, field) = expr.to_field(schema)?;
@@ -155,6 +164,14 @@ fn convert(expr: Expr, to: &SqlType, schema: &DFSchema, context: CastContext) ->
     Ok(cast::call(expr, to, context))
 }
 
+fn literal_type(value: &ScalarValue, metadata: Option<&FieldMetadata>) -> Option<SqlType> {
+    let mut field = arrow::datatypes::Field::new("literal", value.data_type(), true);
+    if let Some(metadata) = metadata {
+        field = metadata.add_to_field(field);
+    }
+    SqlType::of(&field).ok()
+}
+
 /// Whether the Arrow type alone says which SQL type it is.
 fn unmarked(ty: &SqlType) -> bool {
     SqlType::of_arrow(&ty.arrow()).as_ref() == Ok(ty)
@@ -173,7 +190,7 @@ fn is_exact(from: &DataType, to: &DataType) -> bool {
         (Null, _) => true,
         (Int16, Int32 | Int64 | Float32 | Float64) | (Int32, Int64 | Float64) => true,
         (Int64, Float64) | (Float32, Float64) => true,
-        (Timestamp(a, _), Timestamp(b, _)) => a == b,
+        (Timestamp(a, x), Timestamp(b, y)) => a == b && x.is_some() == y.is_some(),
         (_, Decimal128(p, s) | Decimal256(p, s)) => {
             digits(from).is_some_and(|(q, t)| *s >= t && *p as i8 - *s >= q as i8 - t)
         }

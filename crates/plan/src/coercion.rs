@@ -2,7 +2,8 @@
 
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, ExprSchemable};
-use millpond_functions::rewrite::assign_expr;
+use millpond_functions::Zone;
+use millpond_functions::rewrite::{assign_expr, in_zone};
 use millpond_types::{SqlError, SqlState, SqlType};
 
 use crate::errors::{self, Places, at_opt};
@@ -16,16 +17,17 @@ pub(crate) fn assign(
     name: &str,
     to: &SqlType,
     schema: &DFSchema,
+    zone: Zone,
     place: Option<usize>,
 ) -> Result<Expr, SqlError> {
     let failed = |e| at_opt(errors::planning(e, &Places::default()), place);
     if matches!(expr, Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _)) {
-        return assign_expr(expr, to, schema).map_err(failed);
+        return assign_expr(expr, to, schema).and_then(|e| in_zone(e, schema, zone)).map_err(failed);
     }
     // An INSERT of thousands of rows is mostly literals and parameters, which need no rules.
     let expr = match expr {
         Expr::Literal(..) | Expr::Placeholder(_) => expr,
-        other => crate::rules::typed(vec![other], schema).map_err(failed)?.swap_remove(0),
+        other => crate::rules::typed(vec![other], schema, zone).map_err(failed)?.swap_remove(0),
     };
     let (_, field) = expr.to_field(schema).map_err(failed)?;
     let from = SqlType::of(&field)?;
@@ -35,7 +37,7 @@ pub(crate) fn assign(
     if !field.data_type().is_null() && !assignable(&from, to) {
         return Err(at_opt(mismatch(name, to, &from), place));
     }
-    assign_expr(expr, to, schema).map_err(failed)
+    assign_expr(expr, to, schema).and_then(|e| in_zone(e, schema, zone)).map_err(failed)
 }
 
 pub(crate) fn mismatch(name: &str, to: &SqlType, from: &SqlType) -> SqlError {

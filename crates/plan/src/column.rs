@@ -61,10 +61,10 @@ impl Planner {
         debug_assert!(walk.is_ok(), "walking an expression cannot fail");
         let place = millpond_sql::position_of(ast::Spanned::span(expr));
         let expr = match to {
-            Some((name, ty)) => coercion::assign(bound, name, ty, &schema, place)?,
-            None => {
-                rules::typed(vec![bound], &schema).map_err(|e| errors::planning(e, &places))?.swap_remove(0)
-            }
+            Some((name, ty)) => coercion::assign(bound, name, ty, &schema, self.settings.zone(), place)?,
+            None => rules::typed(vec![bound], &schema, self.settings.zone())
+                .map_err(|e| errors::planning(e, &places))?
+                .swap_remove(0),
         };
         let (_, field) = expr.to_field(&schema).map_err(|e| errors::planning(e, &places))?;
         let ty = SqlType::of(&field)?;

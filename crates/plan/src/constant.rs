@@ -18,14 +18,15 @@ const DAY_US: i64 = 86_400_000_000;
 /// The function of that name, with what it answers for the whole statement.
 pub(crate) fn session_function(name: &str, settings: &PlanSettings) -> Option<Arc<ScalarUDF>> {
     let now = settings.now.0;
+    let local = settings.zone().to_local(now).unwrap_or(now);
     let text = |s: &str| ScalarValue::Utf8(Some(s.to_owned()));
     let value = match name {
         "now" | "current_timestamp" | "transaction_timestamp" | "statement_timestamp" => {
             ScalarValue::TimestampMicrosecond(Some(now), Some(millpond_types::sql_type::UTC.into()))
         }
-        "localtimestamp" => ScalarValue::TimestampMicrosecond(Some(now), None),
-        "current_date" => ScalarValue::Date32(i32::try_from(now.div_euclid(DAY_US)).ok()),
-        "localtime" => ScalarValue::Time64Microsecond(Some(now.rem_euclid(DAY_US))),
+        "localtimestamp" => ScalarValue::TimestampMicrosecond(Some(local), None),
+        "current_date" => ScalarValue::Date32(i32::try_from(local.div_euclid(DAY_US)).ok()),
+        "localtime" => ScalarValue::Time64Microsecond(Some(local.rem_euclid(DAY_US))),
         "current_user" | "session_user" | "user" | "current_role" => text(&settings.user),
         "current_database" | "current_catalog" => text(&settings.database),
         "current_schema" => ScalarValue::Utf8(settings.search_path.first().cloned()),

@@ -9,6 +9,7 @@ use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use millpond_catalog::{Catalog, Relation, View};
+use millpond_functions::Zone;
 use millpond_sql::RelationName;
 use millpond_sql::statement::ColumnName;
 use millpond_types::{EventTime, RelationId, SqlError, SqlState, SqlType};
@@ -29,6 +30,13 @@ pub struct PlanSettings {
     pub now: EventTime,
     pub database: String,
     pub user: String,
+}
+
+impl PlanSettings {
+    pub(crate) fn zone(&self) -> Zone {
+        // What SET has taken is a zone; so is what a view froze.
+        Zone::of_setting(&self.time_zone).map_or(Zone::UTC, |(zone, _)| zone)
+    }
 }
 
 /// A query, typed and optimized; its `RelationSource` scans have yet to be replaced by providers.
@@ -186,7 +194,8 @@ impl Planner {
     }
 
     fn finish(&self, bound: Bound, parameters: Vec<SqlType>, places: &Places) -> Result<QueryPlan, SqlError> {
-        let plan = rules::analyze(bound.plan).map_err(|e| errors::planning(e, places))?;
+        let plan =
+            rules::analyze(bound.plan, self.settings.zone()).map_err(|e| errors::planning(e, places))?;
         let (plan, columns) = canonical(plan)?;
         let logical = rules::optimize(plan).map_err(|e| errors::planning(e, places))?;
         Ok(QueryPlan {

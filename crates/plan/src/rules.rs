@@ -41,8 +41,9 @@ use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{
     Analyzer, AnalyzerRule, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule,
 };
+use millpond_functions::Zone;
 use millpond_functions::error::into_datafusion;
-use millpond_functions::rewrite::{PostgresSemantics, postgres_literal};
+use millpond_functions::rewrite::{PostgresSemantics, plan_in_zone, postgres_literal};
 use millpond_types::{SqlError, SqlState};
 
 use crate::constant::argument_name;
@@ -83,8 +84,8 @@ static FOLDER: LazyLock<Optimizer> =
     LazyLock::new(|| Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]));
 
 /// A plan with PostgreSQL's types.
-pub(crate) fn analyze(plan: LogicalPlan) -> Result<LogicalPlan> {
-    ANALYZER.execute_and_check(plan, config_options(), |_, _| {})
+pub(crate) fn analyze(plan: LogicalPlan, zone: Zone) -> Result<LogicalPlan> {
+    plan_in_zone(ANALYZER.execute_and_check(plan, config_options(), |_, _| {})?, zone)
 }
 
 /// An analyzed plan, simplified.
@@ -197,7 +198,7 @@ fn match_union(a: &DataType, b: &DataType) -> Result<()> {
 }
 
 /// Expressions over `schema`, typed and with their constants folded, each of them as itself (without an alias).
-pub(crate) fn typed(expressions: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+pub(crate) fn typed(expressions: Vec<Expr>, schema: &DFSchema, zone: Zone) -> Result<Vec<Expr>> {
     use datafusion::logical_expr::{EmptyRelation, Projection};
     let named = expressions.into_iter().enumerate().map(|(i, e)| e.alias(format!("{i}"))).collect();
     let empty = LogicalPlan::EmptyRelation(EmptyRelation {
@@ -205,7 +206,7 @@ pub(crate) fn typed(expressions: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Exp
         schema: Arc::new(schema.clone()),
     });
     let plan = LogicalPlan::Projection(Projection::try_new(named, Arc::new(empty))?);
-    match fold(analyze(plan)?)? {
+    match fold(analyze(plan, zone)?)? {
         LogicalPlan::Projection(projection) => Ok(projection.expr.into_iter().map(without_alias).collect()),
         other => datafusion::common::internal_err!("a projection became {}", other.display()),
     }

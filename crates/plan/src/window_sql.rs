@@ -8,6 +8,7 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use millpond_functions::Zone;
 use millpond_functions::error::into_datafusion;
 use millpond_functions::rewrite::postgres_literal;
 use millpond_functions::window::{Hop, Tumble};
@@ -438,7 +439,7 @@ fn constant(expr: ast::Expr, context: &mut dyn RelationPlannerContext) -> Result
     let expr = context.sql_to_expr(expr, &schema)?;
     match &expr {
         Expr::Literal(..) => Ok(expr),
-        _ => Ok(rules::typed(vec![expr], &schema)?.swap_remove(0)),
+        _ => Ok(rules::typed(vec![expr], &schema, Zone::UTC)?.swap_remove(0)),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::error::{Failure, Stop};
 use crate::frontend::violation;
 use crate::rows::{Progress, Rows, description};
 use crate::value::{Format, parameter};
+use millpond_engine::Zone;
 
 /// The name in `DEALLOCATE name`. Statements of the protocol are the connection's, those of PREPARE the session's, and
 /// DEALLOCATE names either.
@@ -117,6 +118,7 @@ impl Connection {
         let (portal, name) = (bind.portal_name.unwrap_or_default(), bind.statement_name.unwrap_or_default());
         let statement = self.statement(&name)?.clone();
         let types = statement.prepared.as_ref().map_or(&[][..], |p| p.parameters());
+        let zone = statement.prepared.as_ref().map_or(Zone::UTC, |p| p.zone());
         if bind.parameters.len() != types.len() {
             let (given, wanted) = (bind.parameters.len(), types.len());
             let message = format!(
@@ -130,7 +132,7 @@ impl Connection {
         })?;
         let mut parameters = Vec::with_capacity(types.len());
         for (i, ((bytes, ty), format)) in bind.parameters.iter().zip(types).zip(formats).enumerate() {
-            let value = parameter(bytes.as_ref(), ty, format).map_err(|error| {
+            let value = parameter(bytes.as_ref(), ty, format, zone).map_err(|error| {
                 let place = match name.as_str() {
                     "" => format!("unnamed portal parameter ${}", i + 1),
                     _ => format!("portal \"{portal}\" parameter ${}", i + 1),

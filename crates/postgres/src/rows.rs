@@ -94,7 +94,7 @@ impl Rows {
     fn write(&self, batch: &RecordBatch, start: usize, end: usize, out: &mut Vec<u8>) -> Result<(), Stop> {
         let columns = batch.columns().iter().zip(&self.columns).zip(&self.formats);
         let writers: Vec<Writer> = columns
-            .map(|((array, column), format)| Writer::new(array, &column.ty, *format))
+            .map(|((array, column), format)| Writer::new(array, column, *format))
             .collect::<Result<_, _>>()?;
         for row in start..end {
             let at = out.len();

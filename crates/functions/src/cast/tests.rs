@@ -11,7 +11,7 @@ fn cast(text: &str, from: &SqlType, to: &SqlType) -> String {
     match cast_array(&column, from, to, CastContext::Explicit) {
         Ok(cast) => {
             assert_eq!(*cast.data_type(), to.arrow());
-            format_array(&cast, to).unwrap().value(0).to_owned()
+            format_array(&cast, to, crate::Zone::UTC).unwrap().value(0).to_owned()
         }
         Err(error) => format!("{} {}", error.state(), error.message()),
     }

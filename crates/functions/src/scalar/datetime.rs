@@ -11,7 +11,7 @@ use super::field::{Field, Moment};
 use super::{Function, Kind, Texts, Values, assignable, exactly, rows, template, texts};
 use crate::calendar::{self, Civil, DAY, civil_from_days, days_from_civil, days_in_month};
 use crate::kernel::{Side, try_binary, try_unary};
-use crate::operator::temporal::{timestamp_range, zone_of};
+use crate::operator::temporal::{move_timestamp, timestamp_range, zone_of};
 use crate::text::datetime::in_range;
 use crate::text::interval::Parts;
 use crate::text::zone::Zone;
@@ -33,6 +33,8 @@ pub(crate) fn functions() -> Vec<Function> {
         Function::new("age", Kind::Immutable, two_times, |_| Interval, age),
         Function::new("timezone", Kind::Immutable, zone_arguments, zone_result, timezone),
         Function::new("to_char", Kind::Immutable, char_arguments, |_| Text, to_char),
+        new("timestamptz_add", &[Timestamptz, Interval, Text], Timestamptz, |s, _| move_in_zone(s, 1)),
+        new("timestamptz_subtract", &[Timestamptz, Interval, Text], Timestamptz, |s, _| move_in_zone(s, -1)),
         new("interval_length", &[Interval], Numeric(38, 0), interval_length),
         new("to_timestamp", &[Float8], Timestamptz, to_timestamp),
         new("make_date", &[Int4, Int4, Int4], Date, make_date),
@@ -324,6 +326,31 @@ fn timezone(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
         }
     }
     Ok(Arc::new(builder.finish().with_timezone_opt(zone_of(result))))
+}
+
+/// Months and days are those of the zone's calendar, hours are hours.
+fn move_in_zone(sides: &[Side], sign: i64) -> Result<ArrayRef, SqlError> {
+    let (times, spans) = (Values::<Micros>::of(&sides[0]), Values::<Span>::of(&sides[1]));
+    let mut zones = Cached::new(&sides[2]);
+    let mut builder = TimestampMicrosecondBuilder::with_capacity(rows(sides));
+    for row in 0..rows(sides) {
+        let (Some(time), Some(span), Some(zone)) =
+            (times.get(row), spans.get(row), zones.get(row, zone_named)?)
+        else {
+            builder.append_null();
+            continue;
+        };
+        let span = Parts::from(span);
+        let days = Parts { micros: 0, ..span };
+        let moved = zone
+            .to_local(time)
+            .and_then(|local| move_timestamp(local, days, sign))
+            .and_then(|local| zone.to_utc(local))
+            .and_then(|utc| utc.checked_add(span.micros.checked_mul(sign)?))
+            .filter(|t| in_range(*t));
+        builder.append_value(moved.ok_or_else(timestamp_range)?);
+    }
+    Ok(Arc::new(builder.finish().with_timezone_opt(zone_of(&SqlType::Timestamptz))))
 }
 
 fn to_char(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {

@@ -34,9 +34,22 @@ pub(crate) fn write_timestamp(micros: i64, out: &mut Vec<u8>) {
     write_era(civil, out);
 }
 
-pub(crate) fn write_timestamptz(micros: i64, out: &mut Vec<u8>) {
-    let civil = write_instant(micros, out);
-    out.extend_from_slice(b"+00");
+pub(crate) fn write_timestamptz(micros: i64, zone: Zone, out: &mut Vec<u8>) {
+    // Beyond the calendar of the zone's rules there is only UTC.
+    let local = zone.to_local(micros).unwrap_or(micros);
+    let civil = write_instant(local, out);
+    let east = local - micros;
+    out.push(if east < 0 { b'-' } else { b'+' });
+    let (hours, minutes, seconds) = (east.abs() / HOUR, east.abs() / MINUTE % 60, east.abs() / SECOND % 60);
+    write_two(hours, out);
+    if minutes != 0 || seconds != 0 {
+        out.push(b':');
+        write_two(minutes, out);
+    }
+    if seconds != 0 {
+        out.push(b':');
+        write_two(seconds, out);
+    }
     write_era(civil, out);
 }
 
@@ -121,17 +134,19 @@ pub(crate) fn parse_timestamp(text: &str) -> Result<i64, SqlError> {
     instant(fields.days(text, "timestamp")?, fields.time.unwrap_or(0), text)
 }
 
-pub(crate) fn parse_timestamptz(text: &str) -> Result<i64, SqlError> {
+/// Without a zone in the text it is a time of `zone`.
+pub(crate) fn parse_timestamptz(text: &str, zone: Zone) -> Result<i64, SqlError> {
     const NAME: &str = "timestamp with time zone";
-    if let Some((micros, offset)) = fast_instant(text.as_bytes()) {
-        return Ok(micros - offset.unwrap_or(0));
+    let to_utc =
+        |zone: Zone, local| zone.to_utc(local).filter(|t| in_range(*t)).ok_or_else(|| timestamp_range(text));
+    match fast_instant(text.as_bytes()) {
+        Some((micros, Some(offset))) => return Ok(micros - offset),
+        Some((micros, None)) => return to_utc(zone, micros),
+        None => {}
     }
     let fields = Fields::read(text, NAME)?;
     let local = instant(fields.days(text, NAME)?, fields.time.unwrap_or(0), text)?;
-    match fields.zone {
-        None => Ok(local),
-        Some(zone) => zone.to_utc(local).filter(|t| in_range(*t)).ok_or_else(|| timestamp_range(text)),
-    }
+    to_utc(fields.zone.unwrap_or(zone), local)
 }
 
 fn instant(days: i64, time: i64, text: &str) -> Result<i64, SqlError> {

@@ -42,7 +42,7 @@ enum Values {
     Date(Date32Array),
     Time(Time64MicrosecondArray),
     Timestamp(TimestampMicrosecondArray),
-    Timestamptz(TimestampMicrosecondArray),
+    Timestamptz(TimestampMicrosecondArray, zone::Zone),
     Interval(IntervalMonthDayNanoArray),
     Array(ListArray, Box<Formatter>),
 }
@@ -54,6 +54,14 @@ impl Formatter {
     /// # Errors
     /// XX000 if the array does not hold that type.
     pub fn new(array: &ArrayRef, ty: &SqlType) -> Result<Self, SqlError> {
+        Self::in_zone(array, ty, zone::Zone::UTC)
+    }
+
+    /// As [`Formatter::new`]; a timestamptz is shown in `zone`.
+    ///
+    /// # Errors
+    /// As [`Formatter::new`].
+    pub fn in_zone(array: &ArrayRef, ty: &SqlType, zone: zone::Zone) -> Result<Self, SqlError> {
         let array = &canonical(array, ty)?;
         let values = match ty {
             SqlType::Boolean => Values::Boolean(array.as_boolean().clone()),
@@ -69,11 +77,11 @@ impl Formatter {
             SqlType::Date => Values::Date(array.as_primitive().clone()),
             SqlType::Time => Values::Time(array.as_primitive().clone()),
             SqlType::Timestamp => Values::Timestamp(array.as_primitive().clone()),
-            SqlType::Timestamptz => Values::Timestamptz(array.as_primitive().clone()),
+            SqlType::Timestamptz => Values::Timestamptz(array.as_primitive().clone(), zone),
             SqlType::Interval => Values::Interval(array.as_primitive().clone()),
             SqlType::Array(element) => {
                 let list = array.as_list::<i32>().clone();
-                let elements = Box::new(Self::new(list.values(), element)?);
+                let elements = Box::new(Self::in_zone(list.values(), element, zone)?);
                 Values::Array(list, elements)
             }
             SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Json | SqlType::Jsonb => {
@@ -110,7 +118,7 @@ impl Formatter {
             Values::Date(a) => datetime::write_date(a.value(row), out),
             Values::Time(a) => datetime::write_time(a.value(row), out),
             Values::Timestamp(a) => datetime::write_timestamp(a.value(row), out),
-            Values::Timestamptz(a) => datetime::write_timestamptz(a.value(row), out),
+            Values::Timestamptz(a, zone) => datetime::write_timestamptz(a.value(row), *zone, out),
             Values::Interval(a) => interval::write_interval(a.value(row), out),
             Values::Array(list, elements) => write_list(list, elements, row, out),
         }
@@ -163,8 +171,8 @@ pub(crate) fn canonical(array: &ArrayRef, ty: &SqlType) -> Result<ArrayRef, SqlE
 ///
 /// # Errors
 /// XX000 if the array does not hold that type.
-pub fn format_array(array: &ArrayRef, ty: &SqlType) -> Result<StringArray, SqlError> {
-    let formatter = Formatter::new(array, ty)?;
+pub fn format_array(array: &ArrayRef, ty: &SqlType, zone: zone::Zone) -> Result<StringArray, SqlError> {
+    let formatter = Formatter::in_zone(array, ty, zone)?;
     if let Values::Text(texts) = formatter.values {
         return Ok(texts);
     }
@@ -211,14 +219,27 @@ pub fn parse_column<'a>(
     texts: impl IntoIterator<Item = Option<&'a str>>,
     ty: &SqlType,
 ) -> Result<ArrayRef, ParseError> {
-    parse_in(texts.into_iter(), ty, CastContext::Assignment)
+    parse_column_in(texts, ty, zone::Zone::UTC)
 }
 
-/// As [`parse_column`]; an explicit cast cuts what is too long.
+/// As [`parse_column`]; a timestamptz without a zone is a time of `zone`.
+///
+/// # Errors
+/// As [`parse_column`].
+pub fn parse_column_in<'a>(
+    texts: impl IntoIterator<Item = Option<&'a str>>,
+    ty: &SqlType,
+    zone: zone::Zone,
+) -> Result<ArrayRef, ParseError> {
+    parse_in(texts.into_iter(), ty, CastContext::Assignment, zone)
+}
+
+/// As [`parse_column_in`]; an explicit cast cuts what is too long.
 pub(crate) fn parse_in<'a>(
     texts: impl Iterator<Item = Option<&'a str>>,
     ty: &SqlType,
     context: CastContext,
+    zone: zone::Zone,
 ) -> Result<ArrayRef, ParseError> {
     Ok(match ty {
         SqlType::Int2 => Arc::new(primitive::<Int16Type>(texts, number::parse_integer)?),
@@ -241,7 +262,8 @@ pub(crate) fn parse_in<'a>(
             Arc::new(primitive::<TimestampMicrosecondType>(texts, datetime::parse_timestamp)?)
         }
         SqlType::Timestamptz => {
-            let values = primitive::<TimestampMicrosecondType>(texts, datetime::parse_timestamptz)?;
+            let values =
+                primitive::<TimestampMicrosecondType>(texts, |text| datetime::parse_timestamptz(text, zone))?;
             Arc::new(values.with_data_type(ty.arrow()))
         }
         SqlType::Interval => {
@@ -259,7 +281,7 @@ pub(crate) fn parse_in<'a>(
             out.push_str(&json::normal_form(text)?);
             Ok(())
         })?),
-        SqlType::Array(element) => return lists(texts, element, context),
+        SqlType::Array(element) => return lists(texts, element, context, zone),
         SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) => Arc::new(fitted(texts, ty, context)?),
         SqlType::Name | SqlType::InternalChar | SqlType::Unknown => Arc::new(fitted(texts, ty, context)?),
     })
@@ -355,6 +377,7 @@ fn lists<'a>(
     texts: impl Iterator<Item = Option<&'a str>>,
     element: &SqlType,
     context: CastContext,
+    zone: zone::Zone,
 ) -> Result<ArrayRef, ParseError> {
     let mut elements = Vec::new();
     let mut lengths = Vec::new();
@@ -368,7 +391,7 @@ fn lists<'a>(
         rows.extend(std::iter::repeat_n(row, found.len()));
         elements.extend(found);
     }
-    let values = parse_in(elements.iter().map(Option::as_deref), element, context)
+    let values = parse_in(elements.iter().map(Option::as_deref), element, context, zone)
         .map_err(|e| ParseError { row: rows[e.row], error: e.error })?;
     let field = Arc::new(element.field("item", true));
     let nulls = NullBuffer::from(valid);
@@ -380,7 +403,15 @@ fn lists<'a>(
 /// # Errors
 /// If the type refuses it.
 pub fn parse_scalar(text: &str, ty: &SqlType) -> Result<ScalarValue, SqlError> {
-    let array = parse_column([Some(text)], ty).map_err(|e| e.error)?;
+    parse_scalar_in(text, ty, zone::Zone::UTC)
+}
+
+/// As [`parse_scalar`]; a timestamptz without a zone is a time of `zone`.
+///
+/// # Errors
+/// As [`parse_scalar`].
+pub fn parse_scalar_in(text: &str, ty: &SqlType, zone: zone::Zone) -> Result<ScalarValue, SqlError> {
+    let array = parse_column_in([Some(text)], ty, zone).map_err(|e| e.error)?;
     ScalarValue::try_from_array(&array, 0).map_err(crate::error::from_datafusion)
 }
 
@@ -420,7 +451,7 @@ mod tests {
         ] {
             let column = parse_column([Some(text), None], &ty).unwrap();
             assert_eq!(*column.data_type(), ty.arrow(), "{ty}");
-            let texts = format_array(&column, &ty).unwrap();
+            let texts = format_array(&column, &ty, zone::Zone::UTC).unwrap();
             assert_eq!((texts.value(0), texts.is_null(1)), (text, true), "{ty}");
         }
     }

@@ -4,9 +4,9 @@ use chrono::{NaiveDate, NaiveDateTime, Offset, TimeZone};
 
 use crate::calendar::{self, HOUR, MINUTE, SECOND};
 
-/// A time zone, as named in a text or in `AT TIME ZONE`.
+/// A time zone, as named in a text, in `AT TIME ZONE`, or by the setting TimeZone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Zone {
+pub enum Zone {
     /// Microseconds east of UTC.
     Fixed(i64),
     Named(chrono_tz::Tz),
@@ -36,7 +36,34 @@ const ABBREVIATIONS: [(&str, i64); 20] = [
     ("pdt", -7),
 ];
 
+/// Names under which PostgreSQL knows UTC.
+const UTC_NAMES: [&str; 8] = ["UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Universal", "UCT", "Z"];
+
 impl Zone {
+    pub const UTC: Self = Self::Fixed(0);
+
+    /// Reads a value of the setting TimeZone, and says how SHOW spells it: a name of the IANA database, hours east (`2`,
+    /// `-7.5`), or POSIX's `NAME+hours`, where plus is west.
+    pub fn of_setting(text: &str) -> Option<(Self, String)> {
+        let text = text.trim();
+        if let Some(name) = UTC_NAMES.iter().find(|name| name.eq_ignore_ascii_case(text)) {
+            return Some((Self::UTC, (*name).to_owned()));
+        }
+        if let Some(Self::Named(zone)) = named(text) {
+            return Some((Self::Named(zone), zone.name().to_owned()));
+        }
+        if let Ok(hours) = text.parse::<f64>() {
+            let east = Some((hours * HOUR as f64) as i64).filter(|east| east.abs() < 16 * HOUR)?;
+            return Some((Self::Fixed(east), if east == 0 { "UTC".to_owned() } else { text.to_owned() }));
+        }
+        let at = text.find(['+', '-'])?;
+        let (name, offset) = text.split_at(at);
+        let is_name = name.is_empty() || (name.len() >= 3 && name.bytes().all(|b| b.is_ascii_alphabetic()));
+        let west = offset_of(&offset.as_bytes()[1..]).filter(|_| is_name)?;
+        let east = if offset.starts_with('-') { west } else { -west };
+        Some((Self::Fixed(east), if east == 0 { "UTC".to_owned() } else { text.to_owned() }))
+    }
+
     /// Reads `UTC`, `Europe/Berlin`, `EST`, `+02:30`; the sign of a bare number is east, as in timestamps.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let lower = text.to_ascii_lowercase();
@@ -55,14 +82,24 @@ impl Zone {
         {
             return offset_of(rest).map(|o| Self::Fixed(if *sign == b'-' { -o } else { o }));
         }
-        let exact = text.parse::<chrono_tz::Tz>().ok();
-        let alike = || chrono_tz::TZ_VARIANTS.iter().find(|z| z.name().eq_ignore_ascii_case(text)).copied();
-        exact.or_else(alike).map(Self::Named)
+        named(text)
+    }
+
+    /// A spelling that [`Zone::parse`] reads.
+    pub(crate) fn spelled(self) -> String {
+        match self {
+            Self::Named(zone) => zone.name().to_owned(),
+            Self::Fixed(east) => {
+                let (sign, length) = (if east < 0 { '-' } else { '+' }, east.abs());
+                let (hours, minutes, seconds) = (length / HOUR, length / MINUTE % 60, length / SECOND % 60);
+                format!("{sign}{hours:02}:{minutes:02}:{seconds:02}")
+            }
+        }
     }
 
     /// The instant (UTC) at which clocks of the zone show `local`. A time that is skipped counts from the offset before
     /// the change; one that occurs twice means the second, standard time: both as in PostgreSQL.
-    pub(crate) fn to_utc(self, local: i64) -> Option<i64> {
+    pub fn to_utc(self, local: i64) -> Option<i64> {
         match self {
             Self::Fixed(offset) => local.checked_sub(offset),
             Self::Named(zone) => {
@@ -81,7 +118,7 @@ impl Zone {
     }
 
     /// What clocks of the zone show at the instant `utc`.
-    pub(crate) fn to_local(self, utc: i64) -> Option<i64> {
+    pub fn to_local(self, utc: i64) -> Option<i64> {
         match self {
             Self::Fixed(offset) => utc.checked_add(offset),
             Self::Named(zone) => {
@@ -90,6 +127,12 @@ impl Zone {
             }
         }
     }
+}
+
+fn named(text: &str) -> Option<Zone> {
+    let exact = text.parse::<chrono_tz::Tz>().ok();
+    let alike = || chrono_tz::TZ_VARIANTS.iter().find(|z| z.name().eq_ignore_ascii_case(text)).copied();
+    exact.or_else(alike).map(Zone::Named)
 }
 
 fn naive(micros: i64) -> Option<NaiveDateTime> {

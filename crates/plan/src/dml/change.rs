@@ -7,6 +7,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use millpond_catalog::{Relation, RelationKind};
+use millpond_functions::Zone;
 use millpond_functions::error::from_datafusion;
 use millpond_functions::rewrite::postgres_literal;
 use millpond_sql::{RelationName, fold, position_of};
@@ -186,6 +187,7 @@ pub(super) struct Scope<'a> {
     /// Knows the parameters; cloned for each expression.
     names: PlannerContext,
     places: &'a Places,
+    zone: Zone,
 }
 
 impl<'a> Scope<'a> {
@@ -196,7 +198,8 @@ impl<'a> Scope<'a> {
         places: &'a Places,
     ) -> Self {
         let names = PlannerContext::new().with_prepare_param_data_types(parameter_fields(types));
-        Self { context: Context::new(planner, Vec::new()), schema, names, places }
+        let zone = planner.settings.zone();
+        Self { context: Context::new(planner, Vec::new()), schema, names, places, zone }
     }
 
     /// A function was called whose answer depends on the session or the time.
@@ -277,7 +280,14 @@ impl<'a> Scope<'a> {
                 (false, _) => {
                     let bound = self.bind(value)?;
                     refuse_misplaced(&bound, "UPDATE").map_err(|e| at_opt(e, place))?;
-                    coercion::assign(postgres_literal(bound), &column.name, &column.ty, &self.schema, place)?
+                    coercion::assign(
+                        postgres_literal(bound),
+                        &column.name,
+                        &column.ty,
+                        &self.schema,
+                        self.zone,
+                        place,
+                    )?
                 }
             };
         }
@@ -289,7 +299,7 @@ impl<'a> Scope<'a> {
         let place = position_of(filter.span());
         let bound = self.bind(filter)?;
         refuse_misplaced(&bound, clause).map_err(|e| at_opt(e, place))?;
-        let typed = rules::typed(vec![bound], &self.schema)
+        let typed = rules::typed(vec![bound], &self.schema, self.zone)
             .map_err(|e| errors::planning(e, self.places))?
             .swap_remove(0);
         boolean(&typed, &self.schema, clause, place)?;
@@ -386,7 +396,8 @@ impl<'a> RowScope<'a> {
             shown.push(name);
         }
         let schema = &self.scope.schema;
-        let typed = rules::typed(bound, schema).map_err(|e| errors::planning(e, self.places))?;
+        let typed =
+            rules::typed(bound, schema, self.scope.zone).map_err(|e| errors::planning(e, self.places))?;
         let mut columns = Vec::with_capacity(typed.len());
         let mut expressions = Vec::with_capacity(typed.len());
         for (expr, name) in typed.into_iter().zip(shown) {

@@ -150,7 +150,7 @@ impl Planner {
         scope: &mut RowScope<'_>,
     ) -> Result<(Vec<Vec<Expr>>, Vec<RelationId>), SqlError> {
         let width = rows.first().map_or(0, |row| row.len());
-        let empty = DFSchema::empty();
+        let (empty, zone) = (DFSchema::empty(), self.settings.zone());
         let inner = Scope::new(self, DFSchema::empty(), scope.types, scope.places);
         let mut complete = Vec::with_capacity(rows.len());
         for row in rows {
@@ -174,7 +174,7 @@ impl Planner {
                 let bound = inner.bind(expr)?;
                 refuse_aggregates(&bound, "VALUES").map_err(|e| at_opt(e, place))?;
                 values[*target] =
-                    coercion::assign(postgres_literal(bound), &column.name, &column.ty, &empty, place)?;
+                    coercion::assign(postgres_literal(bound), &column.name, &column.ty, &empty, zone, place)?;
             }
             complete.push(values);
         }
@@ -202,7 +202,8 @@ impl Planner {
             }
             _ => vec![None; width],
         };
-        let plan = rules::analyze(bound.plan).map_err(|e| errors::planning(e, places))?;
+        let plan =
+            rules::analyze(bound.plan, self.settings.zone()).map_err(|e| errors::planning(e, places))?;
         let schema = Arc::clone(plan.schema());
         let mut outputs = defaults.row.clone();
         for (i, target) in targets.iter().enumerate().take(width) {
@@ -211,7 +212,8 @@ impl Planner {
                 return Err(generated(&column.name));
             }
             let value = literals[i].clone().unwrap_or_else(|| Expr::from(schema.qualified_field(i)));
-            outputs[*target] = coercion::assign(value, &column.name, &column.ty, &schema, None)?;
+            outputs[*target] =
+                coercion::assign(value, &column.name, &column.ty, &schema, self.settings.zone(), None)?;
         }
         let outputs = outputs.into_iter().zip(&relation.columns).map(|(e, c)| e.alias(c.name.as_str()));
         let plan = LogicalPlanBuilder::from(plan).project(outputs).and_then(LogicalPlanBuilder::build);

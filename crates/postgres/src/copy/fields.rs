@@ -4,7 +4,8 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute;
 use arrow::datatypes::Schema;
 use millpond_engine::Column;
-use millpond_engine::text::{ParseError, parse_column};
+use millpond_engine::Zone;
+use millpond_engine::text::{ParseError, parse_column_in};
 use millpond_types::{SqlError, SqlState, SqlType};
 
 use super::{BATCH_BYTES, BATCH_ROWS};
@@ -68,6 +69,8 @@ pub(super) struct Fields {
     table: String,
     columns: Vec<FieldColumn>,
     names: Vec<String>,
+    /// Of the session, for a timestamptz without one.
+    zone: Zone,
     /// Values are in binary form, not text.
     binary: bool,
     /// The line of each row.
@@ -88,6 +91,7 @@ impl Fields {
             table: table.to_owned(),
             columns: columns.iter().map(|_| FieldColumn::default()).collect(),
             names: columns.iter().map(|c| c.name.clone()).collect(),
+            zone: columns.first().map_or(Zone::UTC, |c| c.zone),
             binary,
             lines: Vec::new(),
             line: 0,
@@ -225,7 +229,7 @@ impl Fields {
                 let values: Vec<_> = (0..column.ends.len()).map(|row| column.value(row)).collect();
                 decode::column(&values, ty)
             }
-            false => parse_column(column.texts()?, ty),
+            false => parse_column_in(column.texts()?, ty, self.zone),
         }
     }
 
@@ -250,14 +254,15 @@ impl Fields {
         while start < rows {
             let stretch: Vec<Option<&str>> =
                 texts[start..].iter().map_while(|t| t.as_ref().ok().copied()).collect();
-            let (good, error) = match parse_column(stretch.iter().copied(), ty) {
+            let (good, error) = match parse_column_in(stretch.iter().copied(), ty, self.zone) {
                 Ok(array) => {
                     let good = array.len();
                     parts.push(array);
                     (good, texts.get(start + good).and_then(|t| t.as_ref().err().cloned()))
                 }
                 Err(bad) => {
-                    let before = parse_column(stretch[..bad.row].iter().copied(), ty).map_err(|e| e.error)?;
+                    let before = parse_column_in(stretch[..bad.row].iter().copied(), ty, self.zone)
+                        .map_err(|e| e.error)?;
                     parts.push(before);
                     (bad.row, Some(bad.error))
                 }

@@ -99,7 +99,7 @@ fn write(
     match format {
         CopyFormat::Binary => {
             let writers: Vec<Writer> =
-                arrays.map(|(a, c)| Writer::new(a, &c.ty, Format::Binary)).collect::<Result<_, _>>()?;
+                arrays.map(|(a, c)| Writer::new(a, c, Format::Binary)).collect::<Result<_, _>>()?;
             for row in 0..batch.num_rows() {
                 message(out, |out| {
                     out.append(signature);
@@ -113,7 +113,8 @@ fn write(
                 Some(value) => escape_text(value, *delimiter, out),
                 None => out.extend_from_slice(null.as_bytes()),
             };
-            let formatters = arrays.map(|(a, c)| Formatter::new(a, &c.ty)).collect::<Result<Vec<_>, _>>()?;
+            let formatters =
+                arrays.map(|(a, c)| Formatter::in_zone(a, &c.ty, c.zone)).collect::<Result<Vec<_>, _>>()?;
             lines(&formatters, batch.num_rows(), *delimiter, escape, out);
         }
         CopyFormat::Csv { null, .. } => {
@@ -122,7 +123,8 @@ fn write(
                 Some(value) => csv.write(value, csv.force_quote.contains(&column), out),
                 None => out.extend_from_slice(null.as_bytes()),
             };
-            let formatters = arrays.map(|(a, c)| Formatter::new(a, &c.ty)).collect::<Result<Vec<_>, _>>()?;
+            let formatters =
+                arrays.map(|(a, c)| Formatter::in_zone(a, &c.ty, c.zone)).collect::<Result<Vec<_>, _>>()?;
             lines(&formatters, batch.num_rows(), csv.delimiter, quote, out);
         }
     }

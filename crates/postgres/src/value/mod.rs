@@ -6,7 +6,8 @@ pub(crate) mod encode;
 use arrow::array::ArrayRef;
 use bytes::Bytes;
 use datafusion::scalar::ScalarValue;
-use millpond_engine::text::{Formatter, parse_scalar};
+use millpond_engine::text::{Formatter, parse_scalar_in};
+use millpond_engine::{Column, Zone};
 use millpond_types::{SqlError, SqlType};
 
 use crate::frontend::not_utf8;
@@ -45,10 +46,10 @@ pub(crate) enum Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(array: &'a ArrayRef, ty: &SqlType, format: Format) -> Result<Self, SqlError> {
+    pub fn new(array: &'a ArrayRef, column: &Column, format: Format) -> Result<Self, SqlError> {
         Ok(match format {
-            Format::Text => Self::Text(Formatter::new(array, ty)?),
-            Format::Binary => Self::Binary(encode::Encoder::new(array, ty)?),
+            Format::Text => Self::Text(Formatter::in_zone(array, &column.ty, column.zone)?),
+            Format::Binary => Self::Binary(encode::Encoder::new(array, &column.ty)?),
         })
     }
 
@@ -70,13 +71,14 @@ pub(crate) fn parameter(
     bytes: Option<&Bytes>,
     ty: &SqlType,
     format: Format,
+    zone: Zone,
 ) -> Result<ScalarValue, SqlError> {
     let internal = |e: datafusion::error::DataFusionError| SqlError::internal(e.to_string());
     match (bytes, format) {
         (None, _) => ScalarValue::try_from(&ty.arrow()).map_err(internal),
         (Some(bytes), Format::Text) => {
             let text = std::str::from_utf8(bytes).map_err(|e| not_utf8(&bytes[e.valid_up_to()..]))?;
-            parse_scalar(text, ty)
+            parse_scalar_in(text, ty, zone)
         }
         (Some(bytes), Format::Binary) => {
             let array = decode::column(&[Some(bytes)], ty).map_err(|bad| bad.error)?;

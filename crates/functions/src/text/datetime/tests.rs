@@ -56,7 +56,8 @@ fn zones_shift_to_utc() {
         ("2024-10-27 02:30 Europe/Berlin", "2024-10-27 01:30:00+00"),
     ] {
         assert_eq!(
-            parse_timestamptz(text).map(|t| shown(write_timestamptz, t)),
+            parse_timestamptz(text, Zone::UTC)
+                .map(|t| shown(|t, out| write_timestamptz(t, Zone::UTC, out), t)),
             Ok(expected.to_owned()),
             "{text}"
         );
