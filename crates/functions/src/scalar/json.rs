@@ -76,7 +76,7 @@ pub(crate) fn functions() -> Vec<Function> {
         new("jsonb_concat", &KEYED, Jsonb, |s, _| concat(s)),
         new("jsonb_delete", &KEYED, Jsonb, |s, _| delete_key(s)),
         new("jsonb_delete_element", &PLACED, Jsonb, |s, _| delete_element(s)),
-        new("jsonb_strip_nulls", &ONE, Jsonb, |s, _| each(s, |text, out| strip_nulls(text, out))),
+        new("jsonb_strip_nulls", &ONE, Jsonb, |s, _| each(s, strip_nulls)),
         new("jsonb_pretty", &ONE, Text, |s, _| each(s, |text, out| pretty(text, 0, out))),
     ]
 }
