@@ -20,6 +20,7 @@ mod operator;
 pub mod registry;
 pub mod rewrite;
 mod scalar;
+pub mod series;
 pub mod text;
 pub mod window;
 

@@ -24,7 +24,6 @@ mod parameters;
 mod planner;
 mod prepare;
 mod rules;
-mod series;
 mod source;
 mod sql_types;
 mod trace;

@@ -10,18 +10,17 @@ use arrow::datatypes::{IntervalMonthDayNano, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use millpond_functions::Zone;
-use millpond_functions::error::into_datafusion;
-use millpond_functions::rewrite::{cast_expr, in_zone, postgres_literal};
 use millpond_types::{SqlError, SqlState, SqlType};
 
-use crate::rules;
+use crate::Zone;
+use crate::cast::{CastContext, cast_array_in};
+use crate::error::from_datafusion;
 
 const BATCH_ROWS: usize = 8192;
 
@@ -44,9 +43,9 @@ enum Steps {
     },
 }
 
-/// One call with constant arguments.
+/// One call with constant arguments, as a table.
 #[derive(Clone, Debug)]
-pub(crate) struct Series {
+pub struct Series {
     ty: SqlType,
     steps: Steps,
     /// Whether the end belongs to it.
@@ -55,33 +54,17 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// `arguments` are constants.
+    /// The rows of `name(values…)` in a column called `column`; days and months are those of `zone`.
     ///
     /// # Errors
-    /// 42883 for types that cannot be counted; 22023 for a step of zero.
+    /// 42883 for types that cannot be counted; 22023 for a step of zero; those of the casts to one type.
     pub fn new(
         name: &str,
         column: &str,
-        arguments: Vec<Expr>,
+        values: &[ScalarValue],
         zone: Zone,
     ) -> std::result::Result<Self, SqlError> {
-        let schema = DFSchema::empty();
-        let literals = arguments
-            .into_iter()
-            .map(|argument| match postgres_literal(argument) {
-                Expr::Literal(value, _) => Ok(value),
-                other => match rules::typed(vec![other.clone()], &schema, zone)
-                    .map(|mut typed| typed.swap_remove(0))
-                {
-                    Ok(Expr::Literal(value, _)) => Ok(value),
-                    _ => Err(SqlError::unsupported(format!(
-                        "an argument of {name} must be a constant, not {other}"
-                    ))
-                    .hint("Join with a series of constants instead.")),
-                },
-            })
-            .collect::<std::result::Result<Vec<_>, _>>()?;
-        let types: Vec<SqlType> = literals.iter().map(type_of).collect();
+        let types: Vec<SqlType> = values.iter().map(type_of).collect();
         let shared = shared_type(name, &types).ok_or_else(|| {
             let names: Vec<String> = types.iter().map(SqlType::to_string).collect();
             SqlError::new(
@@ -91,21 +74,14 @@ impl Series {
             .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
         })?;
         let times = matches!(shared, SqlType::Timestamp | SqlType::Timestamptz);
-        let wanted = |i: usize| if times && i == 2 { SqlType::Interval } else { shared.clone() };
-        let cast = |(i, value): (usize, ScalarValue)| {
-            let expr = cast_expr(Expr::Literal(value, None), &wanted(i), &schema)
-                .and_then(|expr| in_zone(expr, &schema, zone))
-                .and_then(|expr| rules::typed(vec![expr], &schema, zone))
-                .map_err(millpond_functions::error::from_datafusion)?
-                .swap_remove(0);
-            match expr {
-                Expr::Literal(value, _) => Ok(value),
-                other => Err(SqlError::internal(format!("{other} was not folded"))),
-            }
-        };
-        let values =
-            literals.into_iter().enumerate().map(cast).collect::<std::result::Result<Vec<_>, _>>()?;
-        let steps = steps(&values, &shared, zone)?;
+        let mut cast = Vec::with_capacity(values.len());
+        for (i, (value, from)) in values.iter().zip(&types).enumerate() {
+            let to = if times && i == 2 { &SqlType::Interval } else { &shared };
+            let array = value.to_array().map_err(from_datafusion)?;
+            let array = cast_array_in(&array, from, to, CastContext::Explicit, zone)?;
+            cast.push(ScalarValue::try_from_array(&array, 0).map_err(from_datafusion)?);
+        }
+        let steps = steps(&cast, &shared, zone)?;
         let schema = Arc::new(Schema::new(vec![shared.field(column, false)]));
         Ok(Self { ty: shared, steps, inclusive: name == "generate_series", schema })
     }
@@ -256,14 +232,10 @@ fn steps(values: &[ScalarValue], ty: &SqlType, zone: Zone) -> std::result::Resul
     }
 }
 
-/// A series as a table.
-#[derive(Debug)]
-pub(crate) struct SeriesTable(pub Series);
-
 #[async_trait]
-impl TableProvider for SeriesTable {
+impl TableProvider for Series {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.0.schema)
+        Arc::clone(&self.schema)
     }
 
     fn table_type(&self) -> TableType {
@@ -278,10 +250,10 @@ impl TableProvider for SeriesTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let projected = match projection {
-            Some(columns) => Arc::new(self.0.schema.project(columns)?),
-            None => Arc::clone(&self.0.schema),
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => Arc::clone(&self.schema),
         };
-        let part = Part { series: self.0.clone(), schema: Arc::clone(&projected) };
+        let part = Part { series: self.clone(), schema: Arc::clone(&projected) };
         Ok(Arc::new(StreamingTableExec::try_new(
             projected,
             vec![Arc::new(part)],
@@ -322,9 +294,4 @@ impl PartitionStream for Part {
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(batches)))
     }
-}
-
-/// As DataFusion's planner wants errors.
-pub(crate) fn planned(name: &str, column: &str, arguments: Vec<Expr>, zone: Zone) -> Result<SeriesTable> {
-    Series::new(name, column, arguments, zone).map(SeriesTable).map_err(into_datafusion)
 }
