@@ -14,7 +14,7 @@ use super::{Function, Kind, Texts, Values, assignable, exactly, rows, texts};
 use crate::error::into_datafusion;
 use crate::kernel::{Side, columnar};
 use crate::text::Formatter;
-use crate::text::json::normal_form;
+use crate::text::json::{check, normal_form};
 use crate::text::json_path::{self, Kind as Json};
 
 pub(crate) fn functions() -> Vec<Function> {
@@ -132,7 +132,7 @@ fn part(sides: &[Side], result: &SqlType, step: Step) -> Result<ArrayRef, SqlErr
         match result {
             SqlType::Json => out.push_str(found.trim()),
             SqlType::Jsonb => out.push_str(&normal_form(found)?),
-            _ => match json_path::as_text(found) {
+            _ => match json_path::as_text(found)? {
                 Some(text) => out.push_str(&text),
                 None => return Ok(false),
             },
@@ -143,7 +143,7 @@ fn part(sides: &[Side], result: &SqlType, step: Step) -> Result<ArrayRef, SqlErr
 
 fn type_of(sides: &[Side]) -> Result<ArrayRef, SqlError> {
     each(sides, |text, out| {
-        out.push_str(json_path::kind(text).name());
+        out.push_str(json_path::kind(text)?.name());
         Ok(())
     })
 }
@@ -154,7 +154,8 @@ fn each(
 ) -> Result<ArrayRef, SqlError> {
     let values = Texts::of(&sides[0]);
     texts(sides, |row, out| match values.get(row) {
-        Some(text) => write(text, out).map(|()| true),
+        // A literal may be anything.
+        Some(text) => check(text).and_then(|()| write(text, out)).map(|()| true),
         None => Ok(false),
     })
 }
@@ -167,7 +168,7 @@ fn array_length(sides: &[Side]) -> Result<ArrayRef, SqlError> {
             Some(elements) => Ok(elements.len() as i32),
             None => Err(SqlError::new(
                 SqlState::INVALID_PARAMETER_VALUE,
-                format!("cannot get array length of a {}", not_an_array(text)),
+                format!("cannot get array length of a {}", not_an_array(text)?),
             )),
         });
         builder.append_option(length.transpose()?);
@@ -175,8 +176,8 @@ fn array_length(sides: &[Side]) -> Result<ArrayRef, SqlError> {
     Ok(Arc::new(builder.finish()))
 }
 
-fn not_an_array(text: &str) -> &'static str {
-    if json_path::kind(text) == Json::Object { "non-array" } else { "scalar" }
+fn not_an_array(text: &str) -> Result<&'static str, SqlError> {
+    Ok(if json_path::kind(text)? == Json::Object { "non-array" } else { "scalar" })
 }
 
 fn truth(sides: &[Side], test: impl Fn(&str, &str) -> Result<bool, SqlError>) -> Result<ArrayRef, SqlError> {
@@ -194,12 +195,17 @@ fn truth(sides: &[Side], test: impl Fn(&str, &str) -> Result<bool, SqlError>) ->
 
 /// A key of an object, or a string among the elements of an array, or that string itself.
 fn exists(text: &str, key: &str) -> Result<bool, SqlError> {
-    let is = |value: &str| json_path::kind(value) == Json::String && json_path::unquoted(value) == key;
-    Ok(match json_path::kind(text) {
+    Ok(match json_path::kind(text)? {
         Json::Object => json_path::field(text, key)?.is_some(),
-        Json::Array => json_path::elements(text)?.unwrap_or_default().into_iter().any(is),
-        _ => is(text),
+        Json::Array => {
+            json_path::elements(text)?.unwrap_or_default().iter().any(|value| is_string(value, key))
+        }
+        _ => is_string(text, key),
     })
+}
+
+fn is_string(value: &str, string: &str) -> bool {
+    matches!(json_path::kind(value), Ok(Json::String)) && json_path::unquoted(value) == string
 }
 
 fn exist(sides: &[Side], all: bool) -> Result<ArrayRef, SqlError> {
@@ -263,10 +269,7 @@ fn delete_key(sides: &[Side]) -> Result<ArrayRef, SqlError> {
                 format!("{{{}}}", kept.join(","))
             }
             (None, Some(elements)) => {
-                let is = |value: &&&str| {
-                    json_path::kind(value) == Json::String && json_path::unquoted(value) == key
-                };
-                let kept: Vec<&str> = elements.iter().filter(|value| !is(value)).copied().collect();
+                let kept: Vec<&str> = elements.into_iter().filter(|value| !is_string(value, key)).collect();
                 format!("[{}]", kept.join(","))
             }
             (None, None) => {
@@ -283,7 +286,7 @@ fn delete_element(sides: &[Side]) -> Result<ArrayRef, SqlError> {
     texts(sides, |row, out| {
         let (Some(text), Some(place)) = (values.get(row), places.get(row)) else { return Ok(false) };
         let Some(mut elements) = json_path::elements(text)? else {
-            let what = if json_path::kind(text) == Json::Object {
+            let what = if json_path::kind(text)? == Json::Object {
                 "cannot delete from object using integer index"
             } else {
                 "cannot delete from scalar"
@@ -303,7 +306,7 @@ fn delete_element(sides: &[Side]) -> Result<ArrayRef, SqlError> {
 fn strip_nulls(text: &str, out: &mut String) -> Result<(), SqlError> {
     if let Some(members) = json_path::members(text)? {
         out.push('{');
-        let kept = members.into_iter().filter(|(_, value)| json_path::kind(value) != Json::Null);
+        let kept = members.into_iter().filter(|(_, value)| !matches!(json_path::kind(value), Ok(Json::Null)));
         for (i, (key, value)) in kept.enumerate() {
             out.push_str(if i > 0 { ", " } else { "" });
             out.push_str(key);
@@ -474,7 +477,7 @@ impl Build {
                 out.push('{');
                 for (i, pair) in writers.chunks(2).enumerate() {
                     out.push_str(if i > 0 { ", " } else { "" });
-                    let Some(key) = pair[0].text(row) else {
+                    let Some(key) = pair[0].key(row) else {
                         return Err(SqlError::new(
                             SqlState::INVALID_PARAMETER_VALUE,
                             format!("argument {}: key must not be null", 2 * i + 1),
@@ -518,6 +521,16 @@ impl Writer {
 
     fn text(&self, row: usize) -> Option<String> {
         self.formatter.text(row)
+    }
+
+    /// A value where a key stands.
+    fn key(&self, row: usize) -> Option<String> {
+        let text = self.text(row)?;
+        Some(match (&self.ty, text.as_str()) {
+            (SqlType::Boolean, "t") => "true".to_owned(),
+            (SqlType::Boolean, _) => "false".to_owned(),
+            _ => text,
+        })
     }
 
     fn write(&self, row: usize, out: &mut String) {

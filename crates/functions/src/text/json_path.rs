@@ -2,7 +2,7 @@
 
 use millpond_types::SqlError;
 
-use super::json::Reader;
+use super::json::{Reader, check};
 
 /// The kinds of values, named as `jsonb_typeof` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +28,23 @@ impl Kind {
     }
 }
 
-pub(crate) fn kind(text: &str) -> Kind {
-    match text.trim_start().as_bytes().first() {
-        Some(b'{') => Kind::Object,
-        Some(b'[') => Kind::Array,
-        Some(b'"') => Kind::String,
-        Some(b't' | b'f') => Kind::Boolean,
-        Some(b'n') => Kind::Null,
-        _ => Kind::Number,
+/// What a value is; of what has parts, by its first character.
+///
+/// # Errors
+/// 22P02 if no value begins so.
+pub(crate) fn kind(text: &str) -> Result<Kind, SqlError> {
+    let text = text.trim();
+    match text.as_bytes().first() {
+        Some(b'{') => Ok(Kind::Object),
+        Some(b'[') => Ok(Kind::Array),
+        Some(b'"') => Ok(Kind::String),
+        Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
+        _ => match text {
+            "true" | "false" => Ok(Kind::Boolean),
+            "null" => Ok(Kind::Null),
+            // The reader says what is wrong with it.
+            _ => check(text).map(|()| Kind::Null),
+        },
     }
 }
 
@@ -44,7 +53,7 @@ pub(crate) fn kind(text: &str) -> Kind {
 /// # Errors
 /// 22P02 if the text is no JSON.
 pub(crate) fn members(text: &str) -> Result<Option<Vec<(&str, &str)>>, SqlError> {
-    if kind(text) != Kind::Object {
+    if kind(text)? != Kind::Object {
         return Ok(None);
     }
     let mut members = Vec::new();
@@ -68,7 +77,7 @@ pub(crate) fn members(text: &str) -> Result<Option<Vec<(&str, &str)>>, SqlError>
 /// # Errors
 /// 22P02 if the text is no JSON.
 pub(crate) fn elements(text: &str) -> Result<Option<Vec<&str>>, SqlError> {
-    if kind(text) != Kind::Array {
+    if kind(text)? != Kind::Array {
         return Ok(None);
     }
     let mut elements = Vec::new();
@@ -112,7 +121,7 @@ pub(crate) fn along<'a>(text: &'a str, path: &[Option<&str>]) -> Result<Option<&
     let mut at = text;
     for step in path {
         let Some(step) = step else { return Ok(None) };
-        let next = match kind(at) {
+        let next = match kind(at)? {
             Kind::Object => field(at, step)?,
             Kind::Array => match step.trim().parse() {
                 Ok(place) => element(at, place)?,
@@ -129,12 +138,15 @@ pub(crate) fn along<'a>(text: &'a str, path: &[Option<&str>]) -> Result<Option<&
 }
 
 /// A value as `->>` gives it: strings without quotes and escapes, null as NULL.
-pub(crate) fn as_text(value: &str) -> Option<String> {
-    match kind(value) {
+///
+/// # Errors
+/// 22P02 if the text is no JSON.
+pub(crate) fn as_text(value: &str) -> Result<Option<String>, SqlError> {
+    Ok(match kind(value)? {
         Kind::Null => None,
         Kind::String => Some(unquoted(value)),
         _ => Some(value.trim().to_owned()),
-    }
+    })
 }
 
 /// The text in a string of a valid JSON text.
@@ -195,14 +207,14 @@ pub(crate) fn quote(text: &str, out: &mut String) {
 /// # Errors
 /// 22P02 if a text is no JSON.
 pub(crate) fn contains(left: &str, right: &str) -> Result<bool, SqlError> {
-    if kind(left) == Kind::Array && !matches!(kind(right), Kind::Array | Kind::Object) {
+    if kind(left)? == Kind::Array && !matches!(kind(right)?, Kind::Array | Kind::Object) {
         return any(elements(left)?.unwrap_or_default(), |element| holds(element, right));
     }
     holds(left, right)
 }
 
 fn holds(left: &str, right: &str) -> Result<bool, SqlError> {
-    match (kind(left), kind(right)) {
+    match (kind(left)?, kind(right)?) {
         (Kind::Object, Kind::Object) => {
             for (key, value) in members(right)?.unwrap_or_default() {
                 let found = match field(left, &unquoted(key))? {
@@ -265,11 +277,13 @@ mod tests {
         assert_eq!(field(text, "a b").unwrap(), Some("{}"));
         assert_eq!(field(text, "z").unwrap(), None);
         assert_eq!(
-            along(text, &[Some("a"), Some("1"), Some("b")]).unwrap().and_then(as_text),
+            along(text, &[Some("a"), Some("1"), Some("b")])
+                .unwrap()
+                .and_then(|found| as_text(found).unwrap()),
             Some("x\ny".into())
         );
         assert_eq!(element("[1, 2, 3]", -1).unwrap(), Some("3"));
-        assert_eq!(as_text("null"), None);
+        assert_eq!(as_text("null").unwrap(), None);
         assert_eq!(unquoted(r#""\ud83d\ude00\u0041\"""#), "😀A\"");
         assert!(field("{\"a\": }", "a").is_err());
         assert!(elements("[1 2]").is_err());
