@@ -448,7 +448,10 @@ mod tests {
     fn values_are_checked_and_reset() {
         let mut settings = Settings::default();
         assert_eq!(settings.set("nope", "1").unwrap_err().state(), SqlState::UNDEFINED_OBJECT);
-        assert_eq!(settings.set("TimeZone", "Mars").unwrap_err().state(), SqlState::INVALID_PARAMETER_VALUE);
+        for bad in ["Mars", "", "nan", "-inf", "1e300", "-16", "UTC+99", "a+1", "+", "\u{e9}-1"] {
+            let error = settings.set("TimeZone", bad).unwrap_err();
+            assert_eq!(error.state(), SqlState::INVALID_PARAMETER_VALUE, "{bad}");
+        }
         for (given, shown) in [
             ("europe/berlin", "Europe/Berlin"),
             ("gmt", "GMT"),

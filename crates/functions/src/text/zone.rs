@@ -56,7 +56,8 @@ impl Zone {
             return Some((Self::Named(zone), zone.name().to_owned()));
         }
         if let Ok(hours) = text.parse::<f64>() {
-            let east = Some((hours * HOUR as f64) as i64).filter(|east| east.abs() < 16 * HOUR)?;
+            let east =
+                Some(hours).filter(|hours| hours.abs() < 16.0).map(|hours| (hours * HOUR as f64) as i64)?;
             return Some((Self::Fixed(east), if east == 0 { "UTC".to_owned() } else { text.to_owned() }));
         }
         let at = text.find(['+', '-'])?;
