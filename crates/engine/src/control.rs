@@ -25,7 +25,6 @@ use crate::target::internal;
 use crate::txn::Txn;
 
 /// Whether a statement may come after an error in a block.
-/// What may be said in a failed block.
 pub(crate) fn leaves_failure(statement: &Statement) -> bool {
     matches!(
         statement,
@@ -270,7 +269,8 @@ fn savepoint(session: &mut Session, name: &str) -> Result<(), SqlError> {
     let Block::Explicit(txn) = &session.block else { return Err(only_in_blocks("SAVEPOINT")) };
     let mark = txn.mark();
     let settings = session.settings.clone();
-    session.savepoints.push(Savepoint { name: name.to_owned(), mark, settings });
+    let cursors = session.cursors.keys().cloned().collect();
+    session.savepoints.push(Savepoint { name: name.to_owned(), mark, settings, cursors });
     Ok(())
 }
 
@@ -285,6 +285,7 @@ fn rollback_to(session: &mut Session, name: &str) -> Result<(), SqlError> {
     let savepoint = &session.savepoints[place];
     txn.rollback_to(&savepoint.mark);
     session.settings.return_to(&savepoint.settings);
+    session.cursors.retain(|name, _| savepoint.cursors.contains(name));
     session.block = Block::Explicit(txn);
     Ok(())
 }

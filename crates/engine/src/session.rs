@@ -1,6 +1,6 @@
 //! One client's conversation with the engine: statements in, outcomes out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -142,11 +142,12 @@ pub(crate) enum Block {
     Failed(Txn),
 }
 
-/// `SAVEPOINT name`: how far the transaction was, and what the settings were.
+/// `SAVEPOINT name`: how far the transaction was, and what the settings and the cursors were.
 pub(crate) struct Savepoint {
     pub name: String,
     pub mark: Mark,
     pub settings: Settings,
+    pub cursors: HashSet<String>,
 }
 
 pub struct Session {
