@@ -562,6 +562,8 @@ impl Session {
                 let all = self.inner.log.last_commit().max(self.seen);
                 (all, all)
             }
+            // A log that has failed may never show what others were told; what is published stays readable.
+            _ if self.inner.log.failure().is_some() => (self.seen, self.seen),
             _ => (self.seen, self.inner.acknowledged().max(self.seen)),
         };
         let wait = self.inner.wait_published(wanted);
