@@ -15,8 +15,8 @@ use crate::reject::{ErrorRow, LateRow};
 use crate::snapshot::FrameFacts;
 use crate::view::{Stepped, View, history_piece};
 
-/// Rows of one step through the new view's graph.
-const STEP_ROWS: usize = 1 << 18;
+/// Epochs' worth of rows that are read at a time, while the graph works on those before them.
+const STEP_EPOCHS: usize = 4;
 /// History up to here is fed on the driver's own thread.
 const SMALL_ROWS: usize = 1 << 15;
 
@@ -60,14 +60,14 @@ pub(crate) struct Job {
     pub rows_done: Arc<AtomicU64>,
 }
 
-/// The frames of one step after another.
-fn steps(frames: &[FrameRef]) -> impl Iterator<Item = &[FrameRef]> {
+/// The frames of one step after another, of at least `rows_min` rows each but the last.
+fn steps(frames: &[FrameRef], rows_min: usize) -> impl Iterator<Item = &[FrameRef]> {
     let mut rest = frames;
     std::iter::from_fn(move || {
         let mut rows = 0;
         let enough = rest.iter().position(|frame| {
             rows += frame.rows as usize;
-            rows >= STEP_ROWS
+            rows >= rows_min
         });
         let (step, left) = rest.split_at(enough.map_or(rest.len(), |last| last + 1));
         rest = left;
@@ -137,7 +137,7 @@ impl Job {
             changes.watermarks.extend(watermark.map(|watermark| (relation, watermark)));
             Ok(changes)
         };
-        let mut steps = steps(frames).peekable();
+        let mut steps = steps(frames, self.epoch_rows.saturating_mul(STEP_EPOCHS)).peekable();
         let mut next = match steps.peek() {
             Some(first) => pool.install(|| read(first))?,
             None => return Ok(()),

@@ -504,7 +504,7 @@ fn large_epochs_over_many_shards_equal_the_naive_answer() {
         let mut harness = Harness::new(shards, &build);
         let mut present = Multiset::new();
         for epoch in 0..3 {
-            let mut changes: Vec<Change> = (0..5_000).map(|_| (random_row(rng), 1)).collect();
+            let mut changes: Vec<Change> = (0..12_000).map(|_| (random_row(rng), 1)).collect();
             for (row, _) in &mut changes {
                 row[4] = Cell::Int(rng.random_range(0..3000));
             }
@@ -515,7 +515,10 @@ fn large_epochs_over_many_shards_equal_the_naive_answer() {
             for (row, weight) in &changes {
                 add(&mut present, row.clone(), *weight);
             }
-            harness.step(vec![delta(&schema, &changes)], None);
+            // Enough rows to be shared out, in deltas that none of them would be alone.
+            let deltas: Vec<_> = changes.chunks(5_000).map(|changes| delta(&schema, changes)).collect();
+            assert!(deltas.len() > 2);
+            harness.step(deltas, None);
             assert_eq!(harness.view, group_by(&present, &schema, &keys, &calls, false));
         }
         harness.restart(3);
