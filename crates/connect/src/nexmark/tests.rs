@@ -267,3 +267,15 @@ async fn wrong_options_are_refused() {
     };
     assert_eq!(error.message(), "a position is not one of connector \"nexmark\"");
 }
+
+#[test]
+fn only_a_source_without_an_end_has_a_rate_unasked() {
+    let rate = |options: &[(&str, &str)]| Settings::read(&spec(options)).unwrap().rate;
+    let bid = ("table", "bid");
+    assert_eq!(rate(&[bid]), Some(10_000.0));
+    assert_eq!(rate(&[bid, ("events", "-1")]), Some(10_000.0));
+    assert_eq!(rate(&[bid, ("events", "1000")]), None);
+    assert_eq!(rate(&[bid, ("end_time", "2030-01-01")]), None);
+    assert_eq!(rate(&[bid, ("rate", "0")]), None);
+    assert_eq!(rate(&[bid, ("rate", "250"), ("events", "1000")]), Some(250.0));
+}

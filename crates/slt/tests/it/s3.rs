@@ -17,6 +17,8 @@ const BUCKET: &str = "ponds";
 struct S3 {
     process: Child,
     port: u16,
+    /// Its log of requests.
+    log: tempfile::NamedTempFile,
 }
 
 impl S3 {
@@ -26,14 +28,15 @@ impl S3 {
         let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
         let port = free.local_addr().map_err(|e| e.to_string())?.port();
         drop(free);
+        let log = tempfile::NamedTempFile::new().map_err(|e| e.to_string())?;
         let process = Command::new("moto_server")
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log.reopen().map_err(|e| e.to_string())?)
             .spawn()
             .map_err(|e| format!("moto_server: {e}: pip install 'moto[server]'"))?;
-        let s3 = Self { process, port };
+        let s3 = Self { process, port, log };
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             ensure(begun.elapsed() < Duration::from_secs(START_SECONDS_MAX), || {
@@ -63,6 +66,13 @@ impl S3 {
         let answer = self.request("GET", &format!("/{BUCKET}?list-type=2&prefix={prefix}"))?;
         let keys = answer.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
         Ok(keys.map(str::to_owned).collect())
+    }
+
+    /// How many objects under a prefix were read so far.
+    fn reads(&self, prefix: &str) -> Result<usize, String> {
+        let log = std::fs::read_to_string(self.log.path()).map_err(|e| e.to_string())?;
+        let wanted = format!("GET /{BUCKET}/{prefix}");
+        Ok(log.lines().filter(|line| line.contains(&wanted)).count())
     }
 
     fn mode(&self) -> Mode {
@@ -121,9 +131,13 @@ pub fn checkpoints_survive_in_a_bucket() -> Outcome {
     ensure(!server.data().join("objects").exists(), || {
         "there is a local folder of objects as well".to_owned()
     })?;
+    // The local log alone would give the same rows, so the bucket is asked who read what.
+    let before = s3.reads("one/pond/")?;
     server.restart()?;
     let rows = block_on(found(&server.config()))?;
     ensure(rows == expected, || format!("after kill -9: {rows:?}"))?;
+    let after = s3.reads("one/pond/")?;
+    ensure(after > before, || format!("the restart read nothing of the bucket ({before} reads before it)"))?;
 
     drop(s3);
     block_on(async {
