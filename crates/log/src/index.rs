@@ -1,6 +1,6 @@
 //! Where everything lies: the files, and every frame of every topic, in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use millpond_env::{Disk, DiskFile, Open};
 use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 use parking_lot::{Mutex, RwLock};
 
-use crate::{LogError, WriteKind};
+use crate::{ColumnRange, LogError, WriteKind};
 
 /// At most one mark per so many bytes: how far a replay may have to skip.
 const MARK_BYTES: u64 = 64 << 10;
@@ -103,7 +103,20 @@ pub struct FrameRef {
     pub schema_version: u32,
     /// Of the stored rows.
     pub schema: SchemaRef,
+    /// The smallest and largest values of some of its columns, ascending by column; `None` where nothing is known.
+    pub ranges: Option<Arc<[ColumnRange]>>,
     pub(crate) place: Place,
+}
+
+/// What is stored of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionSize {
+    /// Of the oldest row that is there.
+    pub first_offset: Offset,
+    pub frames: u64,
+    pub rows: u64,
+    /// Of payloads.
+    pub bytes: u64,
 }
 
 /// Where a payload lies.
@@ -166,6 +179,19 @@ impl Index {
         let first = frames.partition_point(|frame| frame.commit <= from);
         let end = frames.partition_point(|frame| frame.commit <= to);
         frames.get(first..end).map_or_else(Vec::new, <[_]>::to_vec)
+    }
+
+    /// What each partition of a topic has stored.
+    pub fn sizes(&self, topic: RelationId) -> BTreeMap<PartitionId, PartitionSize> {
+        let mut sizes: BTreeMap<PartitionId, PartitionSize> = BTreeMap::new();
+        for frame in self.frames.get(&topic).into_iter().flatten() {
+            let empty = PartitionSize { first_offset: frame.base_offset, frames: 0, rows: 0, bytes: 0 };
+            let size = sizes.entry(frame.partition).or_insert(empty);
+            size.frames += 1;
+            size.rows += u64::from(frame.rows);
+            size.bytes += frame.place.bytes;
+        }
+        sizes
     }
 
     /// Frames, rows and payload bytes of all topics.

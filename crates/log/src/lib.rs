@@ -28,6 +28,7 @@ mod index;
 mod log;
 mod payload;
 mod queue;
+mod ranges;
 mod recovery;
 mod replay;
 mod scan;
@@ -37,12 +38,13 @@ mod transaction;
 mod writer;
 
 pub use error::LogError;
-pub use index::FrameRef;
+pub use index::{FrameRef, PartitionSize};
 pub use log::{Log, LogOptions};
+pub use ranges::ColumnRange;
 pub use recovery::{Recovered, TornTail};
 pub use replay::Replay;
 pub use ticket::Ticket;
-pub use topic::TopicSpec;
+pub use topic::{PartitionFacts, TopicSpec};
 pub use transaction::{CommittedFrame, CommittedGroup, Producer, Record, Transaction, Write, WriteKind};
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The handle of the log.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,9 +18,9 @@ use crate::payload::{check_schema, decode_batch};
 use crate::queue::{Limits, Pending, Queue, TRANSACTION_BYTES};
 use crate::recovery::{Recovered, Recovery};
 use crate::ticket::{Ticket, ticket};
-use crate::topic::TopicSpec;
+use crate::topic::{PartitionFacts, TopicSpec};
 use crate::writer::{Shared, Threads};
-use crate::{CommittedGroup, FrameRef, LogError, Replay, Transaction, Write};
+use crate::{CommittedGroup, FrameRef, LogError, PartitionSize, Replay, Transaction, Write};
 
 /// A connector's position is copied into a header: it must be small.
 const POSITION_BYTES_MAX: usize = 1 << 20;
@@ -199,6 +200,16 @@ impl Log {
     /// Where the next row of a partition goes.
     pub fn next_offset(&self, topic: RelationId, partition: PartitionId) -> Offset {
         self.0.shared.topics.lock().next_offset(topic, partition)
+    }
+
+    /// All partitions of a declared topic, in order; rows that are not durable yet count.
+    pub fn partitions(&self, topic: RelationId) -> Vec<PartitionFacts> {
+        self.0.shared.topics.lock().partitions(topic)
+    }
+
+    /// What is stored of each partition of a topic that has frames. Looks at each of them.
+    pub fn sizes(&self, topic: RelationId) -> BTreeMap<PartitionId, PartitionSize> {
+        self.0.shared.index.read().sizes(topic)
     }
 
     /// Why the log takes no more appends, if so.

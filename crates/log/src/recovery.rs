@@ -25,7 +25,7 @@ use crate::format::{Bad, Body, FileHeader, decode_record};
 use crate::index::{FrameRef, Index, JournalFile, Place, Sink};
 use crate::payload::decode_schema;
 use crate::scan::{Item, ScanError, ScannedGroup, Scanner};
-use crate::topic::Topics;
+use crate::topic::{Stamp, Topics};
 use crate::{LogError, Record};
 
 const COPY_BYTES: usize = 1 << 20;
@@ -247,7 +247,8 @@ impl Recovery<'_> {
                     frames.push(
                         frame_ref(journal, item).ok_or_else(|| corrupt("its schema is missing".into()))?,
                     );
-                    restored.topics.recovered(frame).map_err(corrupt)?;
+                    let stamp = Stamp { commit: group.commit, ingest_time: group.ingest_time };
+                    restored.topics.recovered(frame, stamp).map_err(corrupt)?;
                 }
                 Body::Record { tag } => {
                     let record = decode_record(*tag, &payload()?).map_err(corrupt)?;
@@ -339,6 +340,7 @@ fn frame_ref(journal: &Arc<JournalFile>, item: &Item) -> Option<FrameRef> {
         kind: frame.kind,
         schema_version: frame.schema_version,
         schema: journal.schema(frame.schema_id)?,
+        ranges: frame.ranges.clone(),
         place: Place {
             file: Arc::clone(journal),
             at: item.payload_at,

@@ -19,7 +19,7 @@ use crate::group::{Built, Chain};
 use crate::index::{Index, JournalFile, Sink};
 use crate::queue::{Pending, Queue, Taken};
 use crate::ticket::Resolver;
-use crate::topic::Topics;
+use crate::topic::{Admitted, Topics};
 use crate::{CommittedGroup, LogError, Write};
 
 /// How often a blocked observer is looked at for whether the log is closing.
@@ -190,7 +190,7 @@ fn encode_all(
 ) -> Chain {
     let _watch = Watch(shared);
     while let Some(Taken { transactions, alone }) = shared.queue.take() {
-        let (writes, records, tickets) = admitted(shared, transactions);
+        let (writes, records, tickets) = admitted(shared, transactions, chain.last.next());
         if tickets.is_empty() {
             shared.queue.done();
             continue;
@@ -227,13 +227,15 @@ fn encode_all(
 fn admitted(
     shared: &Shared,
     transactions: Vec<Pending>,
+    commit: Commit,
 ) -> (Vec<(Write, usize)>, Vec<crate::Record>, Vec<Resolver>) {
     let (mut writes, mut records, mut tickets) = (Vec::new(), Vec::new(), Vec::new());
     for Pending { transaction, sizes, resolver, .. } in transactions {
-        let admitted = shared.topics.lock().admit(&transaction);
+        let admitted = shared.topics.lock().admit(&transaction, commit);
         match admitted {
-            Ok(new) => {
+            Ok(Admitted { new, original }) => {
                 let all = transaction.writes.into_iter().zip(sizes).zip(new);
+                resolver.repeats(original);
                 writes.extend(all.filter(|(_, new)| *new).map(|(write, _)| write));
                 records.extend(transaction.records);
                 tickets.push(resolver);
