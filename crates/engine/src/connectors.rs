@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::inner::Inner;
+use crate::partition::spread;
 use crate::reject::{ErrorRow, cut, errors_write, row_text};
 use crate::target::Target;
 
@@ -177,17 +178,25 @@ fn transaction(
 ) -> Result<Transaction, SqlError> {
     let batch = declared(target, batch)?;
     let complete = complete(target, &batch, &mut rejected)?;
-    let event_time = target.event_time(&complete)?;
-    let mut writes = vec![Write {
-        topic: target.id(),
-        partition: PartitionId(0),
-        batch: complete,
-        event_time,
-        schema_version: target.relation.schema_version,
-        kind: WriteKind::Append,
-        producer: None,
-        position: Some(position),
-    }];
+    let mut parts = spread(target, complete, None)?;
+    // Positions are all in one partition, where the log keeps their order.
+    if parts.first().is_none_or(|(partition, _)| partition.0 != 0) {
+        parts.insert(0, (PartitionId(0), RecordBatch::new_empty(Arc::clone(&target.declared))));
+    }
+    let mut position = Some(position);
+    let mut writes = Vec::with_capacity(parts.len() + 1);
+    for (partition, batch) in parts {
+        writes.push(Write {
+            topic: target.id(),
+            partition,
+            event_time: target.event_time(&batch)?,
+            batch,
+            schema_version: target.relation.schema_version,
+            kind: WriteKind::Append,
+            producer: None,
+            position: position.take(),
+        });
+    }
     if !rejected.is_empty() {
         writes.push(errors_write(target.id(), &rejected)?);
     }

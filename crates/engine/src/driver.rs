@@ -24,14 +24,15 @@ use tracing::{error, info, warn};
 
 use crate::backfill::{self, Built, History, SpooledEpoch};
 use crate::changes::{Changes, Piece};
-use crate::checkpoint::{Checkpointer, Frozen};
-use crate::inner::EngineConfig;
+use crate::checkpoint::{Checkpointer, Frozen, table_state};
+use crate::inner::{EngineConfig, own_planner};
 use crate::reject::{ERRORS_TOPIC, ErrorRow, LateRow, Refused, read_errors};
 use crate::relation::identity;
+use crate::shape::Shape;
 use crate::sinks::SinkHandle;
 use crate::snapshot::{Contents, FrameFacts, Snapshot};
 use crate::status::{CheckpointStatus, RelationState};
-use crate::table::changelog;
+use crate::table::{changelog, grown};
 use crate::target::{Key, stored_schema};
 use crate::view::View;
 
@@ -97,6 +98,7 @@ struct LiveView {
 struct LiveTable {
     relation: Arc<Relation>,
     key: Key,
+    shape: Arc<Shape>,
     rows: Stored,
 }
 
@@ -117,6 +119,8 @@ pub(crate) struct Driver {
     outgoing: BTreeMap<RelationId, Vec<Delta>>,
     runtime: tokio::runtime::Handle,
     source_rows: HashMap<RelationId, u64>,
+    /// Of the catalog's relations, as they are needed.
+    shapes: HashMap<RelationId, Arc<Shape>>,
     watermarks: BTreeMap<RelationId, EventTime>,
     pub errors: Refused<ErrorRow>,
     pub late: Refused<LateRow>,
@@ -158,6 +162,7 @@ impl Driver {
             outgoing: BTreeMap::new(),
             runtime: tokio::runtime::Handle::current(),
             source_rows: HashMap::new(),
+            shapes: HashMap::new(),
             watermarks: BTreeMap::new(),
             errors: Refused::default(),
             late: Refused::default(),
@@ -311,10 +316,10 @@ impl Driver {
             }
             return;
         }
-        if self.catalog.relation(frame.topic).is_none() {
+        let Some(relation) = self.catalog.relation(frame.topic).cloned() else {
             // Written while its relation was being dropped.
             return;
-        }
+        };
         self.counters.rows_in.fetch_add(frame.batch.num_rows() as u64, Ordering::Relaxed);
         match frame.kind {
             WriteKind::Append => {
@@ -327,12 +332,19 @@ impl Driver {
                     ingest_time: frame.ingest_time,
                     watermark: frame.watermark,
                 };
-                let delta = Delta::insert(frame.batch.clone());
+                let batch = match self.shape(&relation).and_then(|shape| shape.complete(&frame.batch)) {
+                    Ok(batch) => batch,
+                    Err(fault) => {
+                        error!(relation = %relation.name, %fault, "a frame cannot be read");
+                        return;
+                    }
+                };
+                let delta = Delta::insert(batch);
                 changes.push(frame.topic, Piece { delta, facts: Some(facts) });
             }
             WriteKind::Upsert => {
                 let Some(table) = self.tables.get_mut(&frame.topic) else { return };
-                match changelog(&mut table.rows, &table.key, &frame.batch) {
+                match changelog(&mut table.rows, &table.key, &table.shape, &frame.batch) {
                     Ok(delta) => {
                         self.touched.insert(frame.topic);
                         let declared: Vec<usize> = (0..table.relation.columns.len()).collect();
@@ -511,17 +523,23 @@ impl Driver {
             self.errors.forget(old.id);
             self.late.forget(old.id);
             self.touched.remove(&old.id);
+            self.shapes.remove(&old.id);
         }
         for relation in catalog.relations() {
             match before.relation(relation.id) {
                 None => self.create(relation),
-                // Renamed or commented.
+                // Renamed, commented or altered.
+                Some(known) if Arc::ptr_eq(known, relation) => {}
                 Some(_) => {
+                    self.shapes.remove(&relation.id);
+                    if relation.is_topic() {
+                        self.declare(relation);
+                    }
                     if let Some(live) = self.views.get_mut(&relation.id) {
                         live.relation = Arc::clone(relation);
                     }
-                    if let Some(table) = self.tables.get_mut(&relation.id) {
-                        table.relation = Arc::clone(relation);
+                    if self.tables.contains_key(&relation.id) {
+                        self.alter_table(relation);
                     }
                 }
             }
@@ -544,12 +562,39 @@ impl Driver {
         }
     }
 
+    /// Gives a table its new columns, in a table made anew.
+    fn alter_table(&mut self, relation: &Arc<Relation>) {
+        let shape = self.shape(relation);
+        let Some(table) = self.tables.get_mut(&relation.id) else { return };
+        table.relation = Arc::clone(relation);
+        if table.rows.schema().fields().len() == stored_schema(relation).fields().len() {
+            return;
+        }
+        let made = shape.and_then(|shape| Ok((grown(&table.rows.snapshot(), relation, &shape)?, shape)));
+        match made {
+            Ok((rows, shape)) => {
+                // The number of a row without another key has moved behind the new column.
+                (table.rows, table.shape, table.key) = (rows, shape, Key::of(relation));
+                self.touched.insert(relation.id);
+            }
+            Err(fault) => error!(table = %relation.name, %fault, "a column could not be added"),
+        }
+    }
+
+    /// What rows of a relation look like today.
+    fn shape(&mut self, relation: &Arc<Relation>) -> Result<Arc<Shape>, SqlError> {
+        if let Some(shape) = self.shapes.get(&relation.id) {
+            return Ok(Arc::clone(shape));
+        }
+        let planner = own_planner(&self.catalog, EventTime(0));
+        let shape = Arc::new(Shape::new(relation, &planner)?);
+        self.shapes.insert(relation.id, Arc::clone(&shape));
+        Ok(shape)
+    }
+
     /// Tells the log how many partitions the topic has.
     pub fn declare(&self, relation: &Relation) {
-        let partitions = match &relation.kind {
-            RelationKind::Source(source) => source.partitions,
-            _ => 1,
-        };
+        let partitions = relation.layout().map_or(1, |layout| layout.partitions);
         self.log.declare_topic(relation.id, millpond_log::TopicSpec { partitions });
     }
 
@@ -567,8 +612,12 @@ impl Driver {
                 Stored::new(&relation.name, schema, identity)
             }
         };
+        let shape = match self.shape(relation) {
+            Ok(shape) => shape,
+            Err(fault) => return error!(table = %relation.name, %fault, "a table cannot be read"),
+        };
         self.touched.insert(relation.id);
-        self.tables.insert(relation.id, LiveTable { relation: Arc::clone(relation), key, rows });
+        self.tables.insert(relation.id, LiveTable { relation: Arc::clone(relation), key, shape, rows });
     }
 
     /// Builds a view from the history of its inputs up to the cut: at once if it is small, else on a thread.
@@ -650,7 +699,8 @@ impl Driver {
                     _ => return Err(format!("its input \"{}\" is not running", relation.name)),
                 }
             } else {
-                history.topics.push((*id, self.log.frames(*id, Commit(0), self.cut)));
+                let shape = self.shape(&relation).map_err(|e| e.to_string())?;
+                history.topics.push((*id, shape, self.log.frames(*id, Commit(0), self.cut)));
             }
             if let Some(watermark) = self.watermarks.get(id) {
                 history.watermarks.insert(*id, *watermark);
@@ -774,8 +824,8 @@ impl Driver {
         }
         let start = self.env.clock.monotonic();
         let mut states = Vec::new();
-        for (id, table) in &mut self.tables {
-            states.push(Frozen::heap(format!("table/{id}/rows"), "table", table.rows.freeze()));
+        for table in self.tables.values_mut() {
+            states.push(Frozen::heap(table_state(&table.relation), "table", table.rows.freeze()));
         }
         for (id, live) in &mut self.views {
             if let (Phase::Running, Some(view)) = (&live.phase, &mut live.view) {

@@ -81,8 +81,8 @@ pub(crate) struct Inner {
     pub stopping: AtomicBool,
     /// The newest commit of which any session was told.
     acknowledged: AtomicU64,
-    /// Ends the timer of checkpoints.
-    timer: Mutex<Option<tokio::task::AbortHandle>>,
+    /// Ends what runs by the clock.
+    timers: Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
 impl Inner {
@@ -113,7 +113,7 @@ impl Inner {
             started,
             stopping: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
-            timer: Mutex::default(),
+            timers: Mutex::default(),
         })
     }
 
@@ -136,14 +136,7 @@ impl Inner {
 
     /// A planner for what is the system's own: watermarks and generated columns.
     pub fn own_planner(&self, catalog: &Arc<Catalog>) -> Planner {
-        let settings = PlanSettings {
-            search_path: vec!["public".into()],
-            time_zone: "UTC".into(),
-            now: self.now(),
-            database: "millpond".into(),
-            user: "millpond".into(),
-        };
-        Planner::new(Arc::clone(catalog), settings, None)
+        own_planner(catalog, self.now())
     }
 
     /// What writes to a relation need, made once per version of it.
@@ -197,8 +190,8 @@ impl Inner {
         self.targets.write().retain(|(id, _), _| *id != relation);
     }
 
-    /// Takes a checkpoint every so often.
-    pub fn start_checkpoints(self: &Arc<Self>) {
+    /// Takes a checkpoint every so often, and looks for idle partitions.
+    pub fn start_timers(self: &Arc<Self>) {
         let (commands, clock) = (self.driver.commands.clone(), Arc::clone(&self.env.clock));
         let interval = self.config.checkpoint_interval;
         let timer = tokio::spawn(async move {
@@ -209,7 +202,7 @@ impl Inner {
                 }
             }
         });
-        *self.timer.lock() = Some(timer.abort_handle());
+        self.timers.lock().extend([timer.abort_handle(), crate::idle::start(self)]);
     }
 
     /// Takes a checkpoint now.
@@ -223,9 +216,7 @@ impl Inner {
     pub async fn stop(&self, gracefully: bool) {
         self.stopping.store(true, Ordering::SeqCst);
         self.connectors.stop_all();
-        if let Some(timer) = self.timer.lock().take() {
-            timer.abort();
-        }
+        self.timers.lock().drain(..).for_each(|timer| timer.abort());
         if gracefully {
             let commit = self.log.last_commit();
             let _ = self.wait_published(commit).await;
@@ -268,6 +259,18 @@ impl Inner {
         })?;
         Ok(Arc::clone(&snapshot))
     }
+}
+
+/// A planner for what is the system's own.
+pub(crate) fn own_planner(catalog: &Arc<Catalog>, now: EventTime) -> Planner {
+    let settings = PlanSettings {
+        search_path: vec!["public".into()],
+        time_zone: "UTC".into(),
+        now,
+        database: "millpond".into(),
+        user: "millpond".into(),
+    };
+    Planner::new(Arc::clone(catalog), settings, None)
 }
 
 pub(crate) fn log_error(error: &LogError) -> SqlError {

@@ -7,6 +7,7 @@
 //! Not here: bytes of any protocol (front ends), how a plan is made (plan), how a row is stored (log, state). Begin at
 //! [`Session`], then `driver.rs`; `render.rs` is the one place where a plan becomes operators.
 
+mod alter;
 mod backfill;
 mod changes;
 mod checkpoint;
@@ -19,9 +20,12 @@ mod definition;
 mod dml;
 mod driver;
 mod explain;
+mod idle;
 mod inner;
 mod open;
 pub mod outcome;
+mod partition;
+mod prune;
 mod read;
 mod reject;
 mod relation;
@@ -29,6 +33,7 @@ mod render;
 mod scan;
 pub mod session;
 mod settings;
+mod shape;
 mod sinks;
 mod snapshot;
 pub mod status;
@@ -85,7 +90,7 @@ impl Engine {
     ) -> Result<Engine, SqlError> {
         let inner = open::open(config, env, system).await?;
         connectors::start_all(&inner);
-        inner.start_checkpoints();
+        inner.start_timers();
         Ok(Self(inner))
     }
 

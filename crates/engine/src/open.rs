@@ -13,7 +13,9 @@ use object_store::path::Path;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::checkpoint::{Checkpointer, Extra, checkpoint_error, heap_runs, keyed_run, operator_state};
+use crate::checkpoint::{
+    Checkpointer, Extra, checkpoint_error, heap_runs, keyed_run, operator_state, table_state,
+};
 use crate::driver::{Command, Counters, Driver, DriverHandle, group_rows};
 use crate::inner::{EngineConfig, Inner, log_error};
 use crate::reject::Refused;
@@ -159,8 +161,8 @@ async fn restore(
     for relation in catalog.relations().filter(|r| r.is_topic()) {
         driver.declare(relation);
         if matches!(relation.kind, RelationKind::Table(_)) {
-            let id = format!("table/{}/rows", relation.id);
-            let runs = heap_runs(checkpoints, manifest, &id, "table").await?.unwrap_or_default();
+            let runs =
+                heap_runs(checkpoints, manifest, &table_state(relation), "table").await?.unwrap_or_default();
             driver.add_table(relation, runs);
         }
     }

@@ -54,7 +54,7 @@ pub(crate) fn plan_query(catalog: &Arc<Catalog>, relation: &Relation) -> Result<
         database: "millpond".into(),
         user: relation.owner.clone(),
     };
-    let planner = Planner::new(Arc::clone(catalog), settings, None);
+    let planner = Planner::new(catalog.as_of(relation.created_at), settings, None);
     let query = millpond_sql::parse_query(&view.query)?;
     Ok((planner.plan_view(&query, &[])?, view.allowed_lateness))
 }
