@@ -26,6 +26,7 @@ use crate::backfill::{self, Built, History, SpooledEpoch};
 use crate::changes::{Changes, Piece};
 use crate::checkpoint::{Checkpointer, Frozen, table_state};
 use crate::inner::{EngineConfig, own_planner};
+use crate::prune::Conditions;
 use crate::reject::{ERRORS_TOPIC, ErrorRow, LateRow, Refused, read_errors};
 use crate::relation::identity;
 use crate::shape::Shape;
@@ -640,7 +641,7 @@ impl Driver {
             }
         };
         let reads = view.reads();
-        let history = match self.history(&reads) {
+        let history = match self.history(&reads, &view.conditions) {
             Ok(history) => history,
             Err(why) => {
                 let phase = Phase::Failed(why);
@@ -683,7 +684,7 @@ impl Driver {
     }
 
     /// What the relations hold at the cut.
-    fn history(&mut self, reads: &[RelationId]) -> Result<History, String> {
+    fn history(&mut self, reads: &[RelationId], conditions: &Conditions) -> Result<History, String> {
         let mut history = History::default();
         for id in reads {
             let Some(relation) = self.catalog.relation(*id).cloned() else {
@@ -700,7 +701,8 @@ impl Driver {
                 }
             } else {
                 let shape = self.shape(&relation).map_err(|e| e.to_string())?;
-                history.topics.push((*id, shape, self.log.frames(*id, Commit(0), self.cut)));
+                let frames = self.log.frames(*id, Commit(0), self.cut);
+                history.topics.push((*id, shape, conditions.keep(*id, frames)));
             }
             if let Some(watermark) = self.watermarks.get(id) {
                 history.watermarks.insert(*id, *watermark);

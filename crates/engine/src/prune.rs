@@ -4,7 +4,7 @@
 //! not tiny, the columns of integers and times ([`millpond_log::ColumnRange`]). DataFusion turns a condition into one over
 //! bounds, and evaluates it over all frames at once. The condition itself still looks at every row that is read.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
@@ -13,14 +13,14 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::Column;
 use datafusion::common::ScalarValue;
 use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableSource};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use millpond_functions::error::from_datafusion;
 use millpond_log::FrameRef;
 use millpond_plan::{Metadata, RelationSource, physical};
-use millpond_types::SqlError;
+use millpond_types::{RelationId, SqlError};
 
 /// Tells each scan of a relation the conditions that stand right above it; they stay where they are.
 ///
@@ -41,6 +41,43 @@ pub(crate) fn push_conditions(plan: LogicalPlan) -> Result<LogicalPlan, SqlError
         Ok(Transformed::yes(LogicalPlan::Filter(filter)))
     });
     pushed.map(|t| t.data).map_err(from_datafusion)
+}
+
+/// What a plan asks of the rows of each relation that it scans.
+#[derive(Default)]
+pub(crate) struct Conditions(BTreeMap<RelationId, Vec<(RelationSource, Vec<Expr>)>>);
+
+impl Conditions {
+    /// # Errors
+    /// XX000 only.
+    pub fn of(plan: &LogicalPlan) -> Result<Self, SqlError> {
+        let mut conditions = Self::default();
+        push_conditions(plan.clone())?
+            .apply_with_subqueries(|plan| {
+                if let LogicalPlan::TableScan(scan) = plan
+                    && let Some(source) = RelationSource::of(&scan.source)
+                {
+                    let scans = conditions.0.entry(source.facts().id).or_default();
+                    scans.push((source.clone(), scan.filters.clone()));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+            .map_err(from_datafusion)?;
+        Ok(conditions)
+    }
+
+    /// The frames of a relation that some scan may find a row in.
+    pub fn keep(&self, relation: RelationId, frames: Vec<FrameRef>) -> Vec<FrameRef> {
+        let mut keep = vec![false; frames.len()];
+        for (source, conditions) in self.0.get(&relation).into_iter().flatten() {
+            let (schema, declared) = (source.schema(), source.facts().columns.len());
+            match may_match(&frames, &schema, declared, source.metadata(), conditions) {
+                Some(may) => keep.iter_mut().zip(may).for_each(|(keep, may)| *keep |= may),
+                None => return frames,
+            }
+        }
+        frames.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(frame, _)| frame).collect()
+    }
 }
 
 /// Whether it can be evaluated on its own.

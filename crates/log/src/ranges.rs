@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{max, min};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Int16Type, Int32Type, Int64Type, TimeUnit,
@@ -50,7 +50,13 @@ fn bounds(array: &ArrayRef) -> Option<(i64, i64)> {
     }
 }
 
-fn bounds_of<T: ArrowPrimitiveType<Native: Into<i64>>>(array: &ArrayRef) -> Option<(i64, i64)> {
+fn bounds_of<T: ArrowPrimitiveType<Native: Into<i64> + Ord>>(array: &ArrayRef) -> Option<(i64, i64)> {
     let array = array.as_primitive::<T>();
-    Some((min(array)?.into(), max(array)?.into()))
+    if array.null_count() > 0 {
+        return Some((min(array)?.into(), max(array)?.into()));
+    }
+    // One pass for both, for this is on the way of every row.
+    let (first, rest) = array.values().split_first()?;
+    let (min, max) = rest.iter().fold((*first, *first), |(min, max), v| (min.min(*v), max.max(*v)));
+    Some((min.into(), max.into()))
 }

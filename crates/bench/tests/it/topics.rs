@@ -160,3 +160,38 @@ async fn columns_are_added_while_others_write() {
     }
     server.engine.kill().await;
 }
+
+/// A connector's rows are spread over partitions, its position is not: after each crash it goes on where it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connector_fills_partitions_and_repeats_nothing() {
+    const ROWS: i64 = 5_000;
+    for layout in ["partitions = 3", "partitions = 3, partition_by = 'n'"] {
+        let mut server = Server::open(Sim::new(4), EngineConfig::default()).await;
+        server
+            .sql(&format!(
+                "CREATE SOURCE g (n bigint) WITH ({layout}, connector = 'datagen', rate = 1000, fields.n.kind = 'sequence', fields.n.start = 1, fields.n.end = {ROWS})"
+            ))
+            .await;
+        server.sql("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS c, sum(n) AS total FROM g").await;
+        let (mut before, mut crashes) = (0, 0);
+        while before < ROWS {
+            // The generator's pace is that of the simulated clock.
+            server.sim.clock.advance(Duration::from_millis(700));
+            let found = server.sql("SELECT c FROM v").await;
+            let count: i64 = found[0][0].parse().unwrap();
+            assert!(count >= before, "what was read stays");
+            if count > before {
+                server = server.crash().await;
+                crashes += 1;
+            }
+            before = count;
+        }
+        assert!(crashes > 1, "it was done before the first look");
+        let total = ROWS * (ROWS + 1) / 2;
+        let answer =
+            server.sql("SELECT count(*), count(DISTINCT n), sum(n), count(DISTINCT _partition) FROM g").await;
+        assert_eq!(answer, [[ROWS.to_string(), ROWS.to_string(), total.to_string(), "3".into()]]);
+        assert!(server.sql("VERIFY MATERIALIZED VIEW v").await.is_empty());
+        server.engine.kill().await;
+    }
+}

@@ -31,6 +31,7 @@ fn main() {
         ),
         ("s3::checkpoints_survive_in_a_bucket", s3::checkpoints_survive_in_a_bucket),
         ("session::the_main_job_in_psql", session::the_main_job_in_psql),
+        ("session::copy_says_where_rows_go", session::copy_says_where_rows_go),
         ("session::a_bad_line_of_csv_is_named", session::a_bad_line_of_csv_is_named),
     ] {
         trials.push(Trial::test(name, move || Ok(test()?)));
