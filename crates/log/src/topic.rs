@@ -90,13 +90,24 @@ impl Topic {
         self.watermark = self.watermark.max(to);
     }
 
+    /// Looks at every partition: see [`Topic::may_advance`].
     fn advance(&mut self) {
         let Some(spec) = self.spec else { return };
-        let all = (0..spec.partitions).map(|p| self.partitions.get(&PartitionId(p)));
-        // `None` sorts first: a partition of which nothing is known holds back the minimum.
-        let busy = all.filter(|p| !p.is_some_and(|p| p.idle)).map(|p| p.and_then(|p| p.event_time)).min();
-        let bound = busy.unwrap_or_else(|| self.partitions.values().map(|p| p.event_time).max().flatten());
+        let known = self.partitions.range(..PartitionId(spec.partitions));
+        if known.clone().count() < spec.partitions as usize {
+            // A partition of which nothing is known holds back the minimum.
+            return;
+        }
+        let busy = known.clone().filter(|(_, p)| !p.idle).map(|(_, p)| p.event_time).min();
+        let bound = busy.unwrap_or_else(|| known.map(|(_, p)| p.event_time).max().flatten());
         self.raise(bound);
+    }
+
+    /// Whether W can move when this is appended to a partition: if the partition is at the minimum, and leaves it. W is never
+    /// below the minimum, so a partition above W is not at it.
+    fn may_advance(&self, partition: PartitionId, event_time: Option<EventTime>) -> bool {
+        let Some(known) = self.partitions.get(&partition) else { return true };
+        known.idle || (known.event_time <= self.watermark && known.event_time < event_time)
     }
 }
 
@@ -232,6 +243,7 @@ impl Topics {
     /// Appends a frame whose header was made with the answers of this value.
     pub fn appended(&mut self, frame: &FrameHeader, stamp: Stamp) {
         let topic = self.topics.entry(frame.topic).or_default();
+        let may_advance = topic.may_advance(frame.partition, frame.event_time);
         let partition = topic.partitions.entry(frame.partition).or_default();
         partition.next_offset = frame.base_offset.0 + u64::from(frame.rows);
         partition.event_time = partition.event_time.max(frame.event_time);
@@ -244,7 +256,9 @@ impl Topics {
             topic.position.clone_from(&frame.position);
         }
         topic.raise(frame.watermark);
-        topic.advance();
+        if may_advance {
+            topic.advance();
+        }
     }
 
     /// Appends a frame that was read.
