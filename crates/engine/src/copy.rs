@@ -309,12 +309,9 @@ async fn from(session: &mut Session, copy: &Copy, text: &str) -> Result<Outcome,
                 Some(column) => {
                     Column { name: column.name.clone(), ty: column.ty.clone(), origin: origin(*c), zone }
                 }
-                None => Column {
-                    name: metadata.name().into(),
-                    ty: metadata.sql_type(None),
-                    origin: None,
-                    zone,
-                },
+                None => {
+                    Column { name: metadata.name().into(), ty: metadata.sql_type(None), origin: None, zone }
+                }
             }
         })
         .collect();

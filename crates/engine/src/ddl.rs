@@ -26,6 +26,7 @@ use crate::outcome::{Notice, Outcome, Severity};
 use crate::session::{Block, Session};
 use crate::snapshot::Snapshot;
 use crate::status::RelationState;
+use crate::txn::Txn;
 use crate::view::plan_incremental;
 use crate::{alter, connectors, sinks};
 
@@ -84,6 +85,8 @@ async fn leave_transaction(session: &mut Session) -> Result<(), SqlError> {
             session.commit(txn).await
         }
         Block::Explicit(txn) if txn.is_empty() => {
+            // What was locked and not changed must not keep this session itself waiting.
+            *txn = Txn::default();
             session.block_snapshot = None;
             session.notice(
                 Severity::Warning,
