@@ -188,9 +188,10 @@ async fn a_connector_fills_partitions_and_repeats_nothing() {
         }
         assert!(crashes > 1, "it was done before the first look");
         let total = ROWS * (ROWS + 1) / 2;
-        let answer =
-            server.sql("SELECT count(*), count(DISTINCT n), sum(n), count(DISTINCT _partition) FROM g").await;
-        assert_eq!(answer, [[ROWS.to_string(), ROWS.to_string(), total.to_string(), "3".into()]]);
+        let answer = server.sql("SELECT count(*), count(DISTINCT n), sum(n) FROM g").await;
+        assert_eq!(answer, [[ROWS.to_string(), ROWS.to_string(), total.to_string()]]);
+        let spread = server.sql("SELECT count(*) FROM millpond.partitions WHERE rows > 0").await;
+        assert!(spread == [["3"]] || !layout.contains("partition_by"), "{spread:?}");
         assert!(server.sql("VERIFY MATERIALIZED VIEW v").await.is_empty());
         server.engine.kill().await;
     }
