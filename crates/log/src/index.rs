@@ -19,6 +19,8 @@ const MARK_BYTES: u64 = 64 << 10;
 /// One file of the journal.
 pub(crate) struct JournalFile {
     pub path: PathBuf,
+    /// Of its first group. A file may leave out commits after the one before it: those that a failed sync has lost.
+    pub first: Commit,
     /// How much of it is written, in whole groups.
     written: AtomicU64,
     schemas: RwLock<HashMap<u32, SchemaRef>>,
@@ -30,6 +32,7 @@ impl JournalFile {
     pub fn new(dir: &Path, first: Commit, written: u64) -> Self {
         Self {
             path: dir.join(format!("{:020}.log", first.0)),
+            first,
             written: AtomicU64::new(written),
             schemas: RwLock::default(),
             handle: Mutex::default(),
@@ -82,9 +85,10 @@ impl fmt::Debug for JournalFile {
 }
 
 /// The newest file, open for writing.
+#[derive(Clone)]
 pub(crate) struct Sink {
     pub journal: Arc<JournalFile>,
-    pub file: Box<dyn DiskFile>,
+    pub file: Arc<dyn DiskFile>,
 }
 
 /// What a frame's header says, and where its rows lie. Cheap to clone.
@@ -156,9 +160,10 @@ impl Index {
         self.last = commit;
     }
 
-    /// The nearest place at or before a commit from where groups can be read.
+    /// The nearest place at or before a commit from where groups can be read; the first of all for one before it.
     pub fn mark(&self, commit: Commit) -> Option<Mark> {
-        self.marks[..self.marks.partition_point(|mark| mark.commit <= commit)].last().copied()
+        let before = &self.marks[..self.marks.partition_point(|mark| mark.commit <= commit)];
+        before.last().or(self.marks.first()).copied()
     }
 
     pub fn frames(&self, topic: RelationId, from: Commit, to: Commit) -> Vec<FrameRef> {

@@ -17,6 +17,8 @@
 //! vouches for every byte (module `format`). A crash leaves at most one torn group, which [`Log::open`] cuts; bad bytes before
 //! that are an error with file and offset (module `recovery`). Keeps I1 and I7.
 //!
+//! A write or sync that fails is told to all who wait; [`Log::heal`] goes on without a restart, in a new file (module `heal`).
+//!
 //! Watermarks are data: each frame records W of its topic *before* itself (module `topic`).
 //!
 //! Not here: what a DDL record means, how a watermark expression is evaluated, SQL. Begin at [`Log`].
@@ -24,6 +26,7 @@
 mod error;
 mod format;
 mod group;
+mod heal;
 mod index;
 mod log;
 mod payload;

@@ -76,25 +76,55 @@ pub(crate) struct Restored {
     pub newest: Option<Sink>,
 }
 
-/// Where the files lie, and from which commit on payloads must be checked.
+/// Where the files lie, and what is known of them.
 pub(crate) struct Recovery<'a> {
     pub disk: &'a dyn Disk,
     pub dir: &'a Path,
+    /// Payloads up to here need not be checked.
     pub verify_from: Commit,
+    /// Nothing after this commit is taken, however whole it looks: a write or sync of it has failed. What is before is synced.
+    pub upto: Option<Commit>,
 }
 
 /// Why the rest of a file is not taken.
 struct Damage {
-    /// Where the group begins.
+    /// Where the group begins, and which one it is.
     group_at: u64,
+    broken: Commit,
     offset: u64,
     what: Bad,
 }
 
+/// What became of a file.
+enum Taken {
+    Groups,
+    /// It is the newest, and its first group is torn: the log is as if it had not been begun.
+    Nothing(TornTail),
+}
+
 impl Recovery<'_> {
     pub fn run(&self) -> Result<Restored, LogError> {
+        let mut cut = None;
+        loop {
+            match self.attempt()? {
+                Ok(mut restored) => {
+                    let found = &mut restored.recovered;
+                    found.cut = found.cut.take().or(cut);
+                    found.truncated_bytes = found.cut.as_ref().map_or(0, |cut| cut.bytes);
+                    return Ok(restored);
+                }
+                Err(torn) => cut = Some(torn),
+            }
+        }
+    }
+
+    /// The inner error says that the newest file had to go: then the one before it is the newest.
+    fn attempt(&self) -> Result<Result<Restored, TornTail>, LogError> {
         let mut restored = Restored::default();
         let mut names = self.names()?;
+        if let Some(upto) = self.upto {
+            self.remove_after(&mut names, upto)?;
+        }
         let unborn = match names.last() {
             Some(newest) => self.is_unborn(*newest)?,
             None => false,
@@ -102,20 +132,35 @@ impl Recovery<'_> {
         let stillborn = if unborn { names.pop() } else { None };
         if let Some(first) = stillborn {
             // Need not be durable: should it come back, it is removed again.
-            let path = JournalFile::new(self.dir, first, 0).path;
-            self.disk.remove(&path).map_err(|e| LogError::io("remove", &path, e))?;
+            self.remove(first)?;
         }
         for (number, first) in names.iter().enumerate() {
             let newest = number + 1 == names.len();
             // A file is begun when the one before it is complete, even if that beginning failed.
-            self.file(*first, newest, newest && !unborn, &mut restored)?;
+            if let Taken::Nothing(torn) = self.file(*first, newest, newest && !unborn, &mut restored)? {
+                self.remove(*first)?;
+                self.disk.sync_dir(self.dir).map_err(|e| LogError::io("sync", self.dir, e))?;
+                return Ok(Err(torn));
+            }
         }
         let (frames, rows, bytes) = restored.index.totals();
         let last_commit = restored.index.last();
         let (files, last_ingest_time) = (restored.index.files.len(), restored.ingest_time);
         let found = std::mem::take(&mut restored.recovered);
         restored.recovered = Recovered { last_commit, last_ingest_time, files, frames, rows, bytes, ..found };
-        Ok(restored)
+        Ok(Ok(restored))
+    }
+
+    fn remove(&self, first: Commit) -> Result<(), LogError> {
+        let path = JournalFile::new(self.dir, first, 0).path;
+        self.disk.remove(&path).map_err(|e| LogError::io("remove", &path, e))
+    }
+
+    /// Removes files of which nothing was ever acknowledged. Durably, because a file with another name will follow.
+    fn remove_after(&self, names: &mut Vec<Commit>, upto: Commit) -> Result<(), LogError> {
+        let lost = names.split_off(names.partition_point(|first| *first <= upto));
+        lost.iter().try_for_each(|first| self.remove(*first))?;
+        self.disk.sync_dir(self.dir).map_err(|e| LogError::io("sync", self.dir, e))
     }
 
     /// First commits of the files, in order.
@@ -138,7 +183,7 @@ impl Recovery<'_> {
         newest: bool,
         may_be_torn: bool,
         restored: &mut Restored,
-    ) -> Result<(), LogError> {
+    ) -> Result<Taken, LogError> {
         let journal = Arc::new(JournalFile::new(self.dir, first, 0));
         let path = &journal.path;
         let file = journal.open(self.disk)?;
@@ -150,11 +195,13 @@ impl Recovery<'_> {
         file.read_exact_at(&mut header, 0).map_err(|e| LogError::io("read", path, e))?;
         let decoded = FileHeader::decode(&header).map_err(|what| journal.corrupt(0, what))?;
         let expected = restored.index.last().next();
-        if decoded.first != first || first != expected {
+        let follows = decoded.previous == restored.previous;
+        // Commits may be left out where a failed sync has lost them; the chain says that nothing else is missing.
+        if decoded.first != first || first < expected || (first > expected && !follows) {
             let what = format!("the file begins with commit {}, expected was {expected}", decoded.first);
             return Err(journal.corrupt(0, what));
         }
-        if decoded.previous != restored.previous {
+        if !follows {
             return Err(journal.corrupt(0, "the file does not follow the one before it"));
         }
         restored.previous = FileHeader::crc(&header);
@@ -164,16 +211,14 @@ impl Recovery<'_> {
         let mut scanner = Scanner::new(file, FileHeader::BYTES as u64, len, Some(restored.previous));
         let (last_group, damage) = self.groups(&journal, &mut scanner, restored)?;
         match damage {
-            Some(damage) if may_be_torn => self.cut(&journal, damage, scanner, last_group, restored),
-            Some(damage) => Err(journal.corrupt(damage.offset, damage.what)),
+            Some(damage) if may_be_torn => return self.cut(&journal, damage, scanner, last_group, restored),
+            Some(damage) => return Err(journal.corrupt(damage.offset, damage.what)),
             None if newest => {
-                self.settle(&journal, self.writable(&journal)?, last_group.start..len, restored)
+                self.settle(&journal, self.writable(&journal)?, last_group.start..len, restored)?;
             }
-            None => {
-                journal.set_written(len);
-                Ok(())
-            }
+            None => journal.set_written(len),
         }
+        Ok(Taken::Groups)
     }
 
     /// Takes in the groups of a file. Also returns where the last one lies.
@@ -183,17 +228,23 @@ impl Recovery<'_> {
         scanner: &mut Scanner,
         restored: &mut Restored,
     ) -> Result<(Range<u64>, Option<Damage>), LogError> {
-        let mut last = 0..FileHeader::BYTES as u64;
+        let start = FileHeader::BYTES as u64;
+        let mut last = start..start;
+        let mut expected = journal.first;
         loop {
             let group_at = scanner.at();
-            let expected = restored.index.last().next();
             let found = scanner.next_group(expected).and_then(|group| match group {
                 Some(group) => self.check(scanner, &group, expected).map(|()| Some(group)),
                 None => Ok(None),
             });
             match found {
+                Ok(Some(group)) if self.upto.is_some_and(|upto| group.commit > upto) => {
+                    let what = "the commit was never synced".to_owned();
+                    return Ok((last, Some(Damage { group_at, broken: expected, offset: group.at, what })));
+                }
                 Ok(Some(group)) => {
                     last = group.at..group.end;
+                    expected = group.commit.next();
                     self.apply(journal, scanner, &group, restored)?;
                     (restored.previous, restored.sealed) = (scanner.previous().unwrap_or(0), false);
                 }
@@ -204,7 +255,7 @@ impl Recovery<'_> {
                 }
                 Err(ScanError::Io(source)) => return Err(LogError::io("read", &journal.path, source)),
                 Err(ScanError::Bad { offset, what }) => {
-                    return Ok((last, Some(Damage { group_at, offset, what })));
+                    return Ok((last, Some(Damage { group_at, broken: expected, offset, what })));
                 }
             }
         }
@@ -277,25 +328,32 @@ impl Recovery<'_> {
         mut scanner: Scanner,
         last_group: Range<u64>,
         restored: &mut Restored,
-    ) -> Result<(), LogError> {
-        let Damage { group_at, offset, what } = damage;
-        let broken = restored.index.last().next();
-        let acknowledged = scanner
-            .finds_later(group_at, broken)
-            .map_err(|source| LogError::io("read", &journal.path, source))?;
+    ) -> Result<Taken, LogError> {
+        let Damage { group_at, broken, offset, what } = damage;
+        let acknowledged = match self.upto {
+            Some(upto) => broken <= upto,
+            None => scanner
+                .finds_later(group_at, broken)
+                .map_err(|source| LogError::io("read", &journal.path, source))?,
+        };
         if acknowledged {
             return Err(journal.corrupt(offset, what));
         }
-        // A seal before the damage stays where it is; it is cheaper to write the group again than to ask.
+        if last_group.is_empty() {
+            let (file, bytes) = (journal.path.clone(), scanner.end() - group_at);
+            warn!(file = %file.display(), bytes, reason = what, "took back a journal file whose first group is torn");
+            return Ok(Taken::Nothing(TornTail { file, offset: group_at, bytes, reason: what }));
+        }
+        // A seal before the damage goes with it; the next orderly end writes another.
         let end = group_at;
         let bytes = scanner.end() - end;
         warn!(file = %journal.path.display(), offset = end, bytes, reason = what, "cut a torn tail off the journal");
-        restored.recovered.truncated_bytes = bytes;
         restored.recovered.cut =
             Some(TornTail { file: journal.path.clone(), offset: end, bytes, reason: what });
         let file = self.writable(journal)?;
         file.set_len(end).map_err(|e| LogError::io("truncate", &journal.path, e))?;
-        self.settle(journal, file, last_group.start..end, restored)
+        self.settle(journal, file, last_group.start..end, restored)?;
+        Ok(Taken::Groups)
     }
 
     fn writable(&self, journal: &JournalFile) -> Result<Box<dyn DiskFile>, LogError> {
@@ -311,6 +369,10 @@ impl Recovery<'_> {
         Range { start: mut at, end }: Range<u64>,
         restored: &mut Restored,
     ) -> Result<(), LogError> {
+        if self.upto.is_some() {
+            // It is known to be synced.
+            at = end;
+        }
         let mut bytes = vec![0; COPY_BYTES.min((end - at) as usize)];
         while at < end {
             let n = bytes.len().min((end - at) as usize);
@@ -320,7 +382,7 @@ impl Recovery<'_> {
         }
         file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))?;
         journal.set_written(end);
-        restored.newest = Some(Sink { journal: Arc::clone(journal), file });
+        restored.newest = Some(Sink { journal: Arc::clone(journal), file: Arc::from(file) });
         Ok(())
     }
 }

@@ -47,11 +47,11 @@ impl Replay {
                 if written > place.scanner.end() {
                     place.scanner.extend(written);
                 } else {
-                    place = self.open(place.number + 1, FileHeader::BYTES as u64, place.next)?;
+                    place = self.open(place.number + 1, FileHeader::BYTES as u64, None)?;
                 }
                 continue;
             };
-            place.next = place.next.next();
+            place.next = group.commit.next();
             if group.commit >= self.next {
                 let group = decode(&mut place.scanner, &place.file, &group).map_err(|e| place.error(e))?;
                 self.place = Some(place);
@@ -61,14 +61,15 @@ impl Replay {
     }
 
     fn start(&self) -> Result<Place, LogError> {
-        let mark =
-            self.shared.index.read().mark(self.next).expect("a commit that exists has a mark before it");
-        self.open(mark.file, mark.at, mark.commit)
+        let mark = self.shared.index.read().mark(self.next).ok_or(LogError::Interrupted)?;
+        self.open(mark.file, mark.at, Some(mark.commit))
     }
 
-    fn open(&self, number: usize, at: u64, next: Commit) -> Result<Place, LogError> {
-        let file = self.shared.index.read().files.get(number).cloned();
-        let file = file.expect("a commit that exists lies in some file");
+    /// Reads a file from somewhere, or from its first group on.
+    fn open(&self, number: usize, at: u64, next: Option<Commit>) -> Result<Place, LogError> {
+        // It is missing only if a failed sync has taken back what this replay was to end with.
+        let file = self.shared.index.read().files.get(number).cloned().ok_or(LogError::Interrupted)?;
+        let next = next.unwrap_or(file.first);
         let handle = file.open(&*self.shared.env.disk)?;
         let scanner = Scanner::new(handle, at, file.written(), None);
         Ok(Place { number, file, scanner, next })
@@ -92,7 +93,7 @@ impl Iterator for Replay {
             return None;
         }
         let group = self.read();
-        self.next = if group.is_ok() { self.next.next() } else { Commit(u64::MAX) };
+        self.next = group.as_ref().map_or(Commit(u64::MAX), |group| group.commit.next());
         Some(group)
     }
 }

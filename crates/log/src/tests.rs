@@ -3,6 +3,7 @@
 mod append;
 mod crash;
 mod damage;
+mod heal;
 mod hostile;
 mod watermark;
 

@@ -65,6 +65,15 @@ impl Topics {
         topic.advance();
     }
 
+    /// Takes over what no frame says: how many partitions each topic has.
+    pub fn declare_like(&mut self, other: &Self) {
+        for (topic, known) in &other.topics {
+            if let Some(spec) = known.spec {
+                self.declare(*topic, spec);
+            }
+        }
+    }
+
     pub fn watermark(&self, topic: RelationId) -> Option<EventTime> {
         self.topics.get(&topic)?.watermark
     }
