@@ -8,6 +8,6 @@ pub mod append;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod latency;
-mod no_catalog;
+pub mod no_catalog;
 pub mod oracle;
 pub mod report;

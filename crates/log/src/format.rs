@@ -20,6 +20,7 @@ mod file_header;
 mod frame;
 mod item;
 mod record;
+mod skip;
 
 pub(crate) use file_header::FileHeader;
 pub(crate) use frame::{FrameHeader, WriteEntry};
@@ -27,6 +28,7 @@ pub(crate) use item::{
     Body, CommitRecord, ItemHeader, MAGIC, PRELUDE_BYTES, Prelude, header_bytes_claimed, pad8,
 };
 pub(crate) use record::{decode_record, encode_record};
+pub(crate) use skip::{Skip, decode_skips, encode_skips};
 
 /// What is wrong with some bytes; the caller knows where they are.
 pub(crate) type Bad = String;

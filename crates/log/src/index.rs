@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arrow::datatypes::SchemaRef;
 use millpond_env::{Disk, DiskFile, Open};
 use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 use parking_lot::{Mutex, RwLock};
 
+use crate::format::{Skip, decode_skips};
 use crate::{LogError, WriteKind};
 
 /// At most one mark per so many bytes: how far a replay may have to skip.
@@ -24,6 +25,8 @@ pub(crate) struct JournalFile {
     /// How much of it is written, in whole groups.
     written: AtomicU64,
     schemas: RwLock<HashMap<u32, SchemaRef>>,
+    /// What a repair has given up.
+    skips: OnceLock<Arc<[Skip]>>,
     /// Open as long as somebody reads it.
     handle: Mutex<Option<Weak<dyn DiskFile>>>,
 }
@@ -35,6 +38,7 @@ impl JournalFile {
             first,
             written: AtomicU64::new(written),
             schemas: RwLock::default(),
+            skips: OnceLock::new(),
             handle: Mutex::default(),
         }
     }
@@ -44,6 +48,33 @@ impl JournalFile {
         let digits = name.to_str()?.strip_suffix(".log")?;
         let wellformed = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
         wellformed.then(|| digits.parse().ok().map(Commit))?
+    }
+
+    /// Where the list of skips lies, if there is one.
+    pub fn skips_path(&self) -> PathBuf {
+        self.path.with_extension("skip")
+    }
+
+    pub fn skips(&self) -> Arc<[Skip]> {
+        self.skips.get().cloned().unwrap_or_default()
+    }
+
+    /// Reads the list of skips, if there is one. Returns the crc of the header of the file for which it was made.
+    pub fn read_skips(&self, disk: &dyn Disk) -> Result<Option<u32>, LogError> {
+        let path = self.skips_path();
+        if !disk.exists(&path).map_err(|e| LogError::io("look for", &path, e))? {
+            return Ok(None);
+        }
+        let read = || {
+            let file = disk.open(&path, Open::Read)?;
+            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, 0).map(|()| bytes)
+        };
+        let bytes = read().map_err(|e| LogError::io("read", &path, e))?;
+        let (of, skips) =
+            decode_skips(&bytes).map_err(|what| LogError::Corrupt { file: path.clone(), offset: 0, what })?;
+        let _ = self.skips.set(skips.into());
+        Ok(Some(of))
     }
 
     pub fn written(&self) -> u64 {
@@ -146,6 +177,11 @@ impl Index {
     /// The newest group that is written.
     pub fn last(&self) -> Commit {
         self.last
+    }
+
+    /// Groups up to this one are not there any more.
+    pub fn leave_out(&mut self, upto: Commit) {
+        self.last = self.last.max(upto);
     }
 
     /// Adds a group that lies in the newest file.

@@ -21,7 +21,7 @@ use millpond_env::{Disk, DiskFile, Open};
 use millpond_types::{Commit, EventTime};
 use tracing::warn;
 
-use crate::format::{Bad, Body, FileHeader, decode_record};
+use crate::format::{Bad, Body, FileHeader, Skip, decode_record};
 use crate::index::{FrameRef, Index, JournalFile, Place, Sink};
 use crate::payload::decode_schema;
 use crate::scan::{Item, ScanError, ScannedGroup, Scanner};
@@ -46,6 +46,8 @@ pub struct Recovered {
     pub cut: Option<TornTail>,
     /// The length of that.
     pub truncated_bytes: u64,
+    /// Commits that a repair has given up.
+    pub skipped_commits: u64,
     /// All DDL records, oldest first.
     pub ddl: Vec<(Commit, Bytes)>,
     /// The newest tick.
@@ -193,7 +195,11 @@ impl Recovery<'_> {
             return Err(journal.corrupt(0, "the file header is cut off"));
         }
         file.read_exact_at(&mut header, 0).map_err(|e| LogError::io("read", path, e))?;
-        let decoded = FileHeader::decode(&header).map_err(|what| journal.corrupt(0, what))?;
+        let (skips, header_skipped) = self.skips(&journal, &header, restored)?;
+        let decoded = match header_skipped {
+            Some(_) => FileHeader { first, previous: restored.previous, created_micros: 0 },
+            None => FileHeader::decode(&header).map_err(|what| journal.corrupt(0, what))?,
+        };
         let expected = restored.index.last().next();
         let follows = decoded.previous == restored.previous;
         // Commits may be left out where a failed sync has lost them; the chain says that nothing else is missing.
@@ -204,11 +210,12 @@ impl Recovery<'_> {
         if !follows {
             return Err(journal.corrupt(0, "the file does not follow the one before it"));
         }
-        restored.previous = FileHeader::crc(&header);
+        restored.previous = header_skipped.unwrap_or(FileHeader::crc(&header));
         restored.next_schema = 0;
         restored.sealed = false;
         restored.index.files.push(Arc::clone(&journal));
-        let mut scanner = Scanner::new(file, FileHeader::BYTES as u64, len, Some(restored.previous));
+        let start = FileHeader::BYTES as u64;
+        let mut scanner = Scanner::new(file, start, len, Some(restored.previous)).skipping(skips);
         let (last_group, damage) = self.groups(&journal, &mut scanner, restored)?;
         match damage {
             Some(damage) if may_be_torn => return self.cut(&journal, damage, scanner, last_group, restored),
@@ -219,6 +226,28 @@ impl Recovery<'_> {
             None => journal.set_written(len),
         }
         Ok(Taken::Groups)
+    }
+
+    /// What a repair has given up in a file; if that is its header, too, what the first item names as its crc.
+    fn skips(
+        &self,
+        journal: &JournalFile,
+        header: &[u8; FileHeader::BYTES],
+        restored: &mut Restored,
+    ) -> Result<(Arc<[Skip]>, Option<u32>), LogError> {
+        let Some(of) = journal.read_skips(self.disk)? else { return Ok((Arc::default(), None)) };
+        let skips = journal.skips();
+        let whole = skips.iter().find(|skip| skip.from == 0);
+        if whole.is_none() && of != FileHeader::crc(header) {
+            return Err(journal.corrupt(0, "the list of skips beside it was made for another file"));
+        }
+        let lost: u64 = skips.iter().map(|skip| skip.next.0 - skip.lost.0).sum();
+        if lost > 0 {
+            restored.topics.allow_gaps();
+            restored.recovered.skipped_commits += lost;
+            warn!(file = %journal.path.display(), commits = lost, "commits that a repair has given up are left out");
+        }
+        Ok((Arc::clone(&skips), whole.map(|skip| skip.previous)))
     }
 
     /// Takes in the groups of a file. Also returns where the last one lies.
@@ -232,6 +261,12 @@ impl Recovery<'_> {
         let mut last = start..start;
         let mut expected = journal.first;
         loop {
+            let after_skips = scanner.pass_skips(expected);
+            if after_skips > expected {
+                expected = after_skips;
+                restored.previous = scanner.previous().unwrap_or(0);
+                restored.index.leave_out(Commit(expected.0 - 1));
+            }
             let group_at = scanner.at();
             let found = scanner.next_group(expected).and_then(|group| match group {
                 Some(group) => self.check(scanner, &group, expected).map(|()| Some(group)),
@@ -255,6 +290,7 @@ impl Recovery<'_> {
                 }
                 Err(ScanError::Io(source)) => return Err(LogError::io("read", &journal.path, source)),
                 Err(ScanError::Bad { offset, what }) => {
+                    let what = if what.contains("commit") { what } else { format!("{what} (commit {expected})") };
                     return Ok((last, Some(Damage { group_at, broken: expected, offset, what })));
                 }
             }
@@ -265,7 +301,7 @@ impl Recovery<'_> {
     fn check(&self, scanner: &mut Scanner, group: &ScannedGroup, commit: Commit) -> Result<(), ScanError> {
         for item in &group.items {
             if commit > self.verify_from || !matches!(item.header.body, Body::Frame(_)) {
-                scanner.check_payload(item)?;
+                scanner.check_payload(item).map_err(|error| named(item, error))?;
             }
         }
         Ok(())
@@ -339,7 +375,7 @@ impl Recovery<'_> {
         if acknowledged {
             return Err(journal.corrupt(offset, what));
         }
-        if last_group.is_empty() {
+        if last_group.is_empty() && journal.skips().is_empty() {
             let (file, bytes) = (journal.path.clone(), scanner.end() - group_at);
             warn!(file = %file.display(), bytes, reason = what, "took back a journal file whose first group is torn");
             return Ok(Taken::Nothing(TornTail { file, offset: group_at, bytes, reason: what }));
@@ -352,7 +388,8 @@ impl Recovery<'_> {
             Some(TornTail { file: journal.path.clone(), offset: end, bytes, reason: what });
         let file = self.writable(journal)?;
         file.set_len(end).map_err(|e| LogError::io("truncate", &journal.path, e))?;
-        self.settle(journal, file, last_group.start..end, restored)?;
+        let from = if last_group.is_empty() { end } else { last_group.start };
+        self.settle(journal, file, from..end, restored)?;
         Ok(Taken::Groups)
     }
 
@@ -387,7 +424,26 @@ impl Recovery<'_> {
     }
 }
 
-fn frame_ref(journal: &Arc<JournalFile>, item: &Item) -> Option<FrameRef> {
+/// Says whose bytes are bad.
+pub(crate) fn named(item: &Item, error: ScanError) -> ScanError {
+    let ScanError::Bad { offset, what } = error else { return error };
+    let commit = item.header.prelude.commit;
+    let whose = match &item.header.body {
+        Body::Frame(frame) => format!(
+            "topic {}, partition {}, offsets {} to {}, commit {commit}",
+            frame.topic,
+            frame.partition,
+            frame.base_offset,
+            (frame.base_offset.0 + u64::from(frame.rows)).saturating_sub(1)
+        ),
+        Body::Schema { topic, .. } => format!("the schema of topic {topic}, commit {commit}"),
+        Body::Record { .. } => format!("a control record, commit {commit}"),
+        Body::Commit(_) | Body::Seal => format!("commit {commit}"),
+    };
+    ScanError::Bad { offset, what: format!("{what} ({whose})") }
+}
+
+pub(crate) fn frame_ref(journal: &Arc<JournalFile>, item: &Item) -> Option<FrameRef> {
     let Body::Frame(frame) = &item.header.body else { return None };
     let prelude = &item.header.prelude;
     Some(FrameRef {

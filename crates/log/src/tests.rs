@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod heal;
 mod hostile;
+mod repair;
 mod watermark;
 
 use std::path::{Path, PathBuf};

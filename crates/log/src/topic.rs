@@ -24,6 +24,8 @@ pub struct TopicSpec {
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     topics: HashMap<RelationId, Topic>,
+    /// A repair has given up a part of the log: offsets may be left out.
+    gaps: bool,
     /// Newest epoch and sequence.
     producers: HashMap<(RelationId, PartitionId, u64), (u32, u64)>,
 }
@@ -177,10 +179,15 @@ impl Topics {
         topic.advance();
     }
 
+    /// From here on offsets may be left out.
+    pub fn allow_gaps(&mut self) {
+        self.gaps = true;
+    }
+
     /// Appends a frame that was read.
     pub fn recovered(&mut self, frame: &FrameHeader) -> Result<(), Bad> {
         let expected = self.next_offset(frame.topic, frame.partition);
-        if frame.base_offset != expected {
+        if frame.base_offset != expected && !(self.gaps && frame.base_offset > expected) {
             return Err(format!(
                 "topic {}, partition {}, goes on at offset {} instead of {expected}",
                 frame.topic, frame.partition, frame.base_offset

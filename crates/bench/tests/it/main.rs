@@ -1,5 +1,7 @@
 //! A short run of the oracle, and the proof that it would notice a bug.
 
+mod failure;
+
 use millpond_bench::oracle::{Options, live};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -219,6 +219,13 @@ impl SimDisk {
         state.changes.plan(next, fault);
     }
 
+    /// Forgets what is planned.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.changes.clear();
+        state.reads.clear();
+    }
+
     /// Plans what happens to the reading call of this number.
     pub fn read_fault_at(&self, read: u64, fault: Fault) {
         self.state.lock().reads.plan(read, fault);
@@ -383,6 +390,11 @@ impl SimDisk {
                 gate.pass();
                 self.state.lock().check_power().map(|()| None)
             }
+            Some(Fault::HeldError(gate, kind)) => {
+                drop(state);
+                gate.pass();
+                self.state.lock().check_power().and(Err(kind.into()))
+            }
             Some(Fault::PowerOff) => {
                 state.power_off = true;
                 if writes { Ok(Some(Fault::PowerOff)) } else { state.check_power().map(|()| None) }
@@ -402,6 +414,11 @@ impl SimDisk {
                 drop(state);
                 gate.pass();
                 self.state.lock().check_power()
+            }
+            Some(Fault::HeldError(gate, kind)) => {
+                drop(state);
+                gate.pass();
+                self.state.lock().check_power().and(Err(kind.into()))
             }
             Some(Fault::PowerOff) => {
                 state.power_off = true;
