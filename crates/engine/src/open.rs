@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use millpond_catalog::{Catalog, RelationKind};
 use millpond_env::Env;
-use millpond_log::{CommittedGroup, Log, LogOptions};
+use millpond_log::{CommittedGroup, Log, LogError, LogOptions};
 use millpond_state::{CheckpointOptions, Checkpoints, Manifest};
 use millpond_types::{Commit, SqlError, SqlState};
 use object_store::path::Path;
@@ -256,7 +256,18 @@ pub(crate) fn replay(driver: &mut Driver, last: Commit) -> Result<(), SqlError> 
     Ok(())
 }
 
-fn open_error(error: &millpond_log::LogError) -> SqlError {
-    let state = if error.is_corrupt() { SqlState::DATA_CORRUPTED } else { SqlState::IO_ERROR };
-    SqlError::new(state, format!("could not open the log: {error}"))
+fn open_error(error: &LogError) -> SqlError {
+    let sql = |state| SqlError::new(state, format!("could not open the log: {error}"));
+    match error {
+        LogError::Locked { .. } => {
+            sql(SqlState::OBJECT_IN_USE).hint("Stop the other server, or name another folder with --data-dir.")
+        }
+        error if error.is_corrupt() => sql(SqlState::DATA_CORRUPTED)
+            .detail("Bytes that were acknowledged are not what they were; nothing was changed.")
+            .hint("\"millpond log verify\" names all that is lost; \"millpond log repair\" gives that up."),
+        error if error.is_disk_full() => {
+            sql(SqlState::DISK_FULL).hint("Free space on the disk, then start the server again.")
+        }
+        _ => sql(SqlState::IO_ERROR),
+    }
 }
