@@ -314,7 +314,9 @@ impl World {
             }
             // Neither is a statement of several transactions, so nothing of it has happened.
             if full {
-                self.sql("SELECT count(*) FROM t").await.map_err(|why| format!("a full disk, a read: {why}"))?;
+                self.sql("SELECT count(*) FROM t")
+                    .await
+                    .map_err(|why| format!("a full disk, a read: {why}"))?;
             }
             (self.table, self.source_rows) = before;
             break;

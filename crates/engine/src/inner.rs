@@ -334,7 +334,10 @@ pub(crate) fn log_error(error: &LogError) -> SqlError {
             .hint(hint)
     };
     if error.is_disk_full() {
-        return sql(SqlState::DISK_FULL, "Free space on the disk: reads go on, and writes will by themselves.");
+        return sql(
+            SqlState::DISK_FULL,
+            "Free space on the disk: reads go on, and writes will by themselves.",
+        );
     }
     sql(SqlState::IO_ERROR, "Look at the disk. The server goes on by itself as soon as a write succeeds.")
 }

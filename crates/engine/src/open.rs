@@ -259,9 +259,8 @@ pub(crate) fn replay(driver: &mut Driver, last: Commit) -> Result<(), SqlError> 
 fn open_error(error: &LogError) -> SqlError {
     let sql = |state| SqlError::new(state, format!("could not open the log: {error}"));
     match error {
-        LogError::Locked { .. } => {
-            sql(SqlState::OBJECT_IN_USE).hint("Stop the other server, or name another folder with --data-dir.")
-        }
+        LogError::Locked { .. } => sql(SqlState::OBJECT_IN_USE)
+            .hint("Stop the other server, or name another folder with --data-dir."),
         error if error.is_corrupt() => sql(SqlState::DATA_CORRUPTED)
             .detail("Bytes that were acknowledged are not what they were; nothing was changed.")
             .hint("\"millpond log verify\" names all that is lost; \"millpond log repair\" gives that up."),

@@ -35,7 +35,8 @@ fn number(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
 fn run(arguments: &[String]) -> Result<(), String> {
     let from = number(arguments, "--from")?.unwrap_or(1);
     let minutes = number(arguments, "--minutes")?;
-    let seeds = number(arguments, "--seeds")?.unwrap_or(if minutes.is_some() { u64::MAX - from } else { 1_000 });
+    let seeds =
+        number(arguments, "--seeds")?.unwrap_or(if minutes.is_some() { u64::MAX - from } else { 1_000 });
     let clock = Env::os().clock;
     let (start, limit) = (clock.monotonic(), minutes.map(|minutes| Duration::from_secs(60 * minutes)));
     let is_over = || limit.is_some_and(|limit| clock.monotonic() - start >= limit);

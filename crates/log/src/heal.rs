@@ -100,12 +100,8 @@ impl Healer {
 fn read_again(shared: &Shared, chain: &mut Chain) -> Result<(), LogError> {
     let durable = *shared.durable.borrow();
     shared.forget_file();
-    let recovery = Recovery {
-        disk: &*shared.env.disk,
-        dir: &chain.dir,
-        verify_from: durable,
-        upto: Some(durable),
-    };
+    let recovery =
+        Recovery { disk: &*shared.env.disk, dir: &chain.dir, verify_from: durable, upto: Some(durable) };
     let mut restored = recovery.run()?;
     if restored.index.last() != durable {
         let newest = restored.index.files.last().cloned();

@@ -11,7 +11,7 @@ use millpond_env::{Disk, DiskFile, Open};
 use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 use parking_lot::{Mutex, RwLock};
 
-use crate::format::{Skip, decode_skips};
+use crate::format::{COMMITS_END, Skip, decode_skips};
 use crate::{LogError, WriteKind};
 
 /// At most one mark per so many bytes: how far a replay may have to skip.
@@ -47,7 +47,8 @@ impl JournalFile {
     pub fn parse_name(name: &Path) -> Option<Commit> {
         let digits = name.to_str()?.strip_suffix(".log")?;
         let wellformed = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-        wellformed.then(|| digits.parse().ok().map(Commit))?
+        let number = wellformed.then(|| digits.parse().ok())??;
+        (number < COMMITS_END).then_some(Commit(number))
     }
 
     /// Where the list of skips lies, if there is one.

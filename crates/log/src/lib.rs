@@ -25,6 +25,8 @@
 
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
 mod heal;
 mod index;

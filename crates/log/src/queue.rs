@@ -85,7 +85,13 @@ pub(crate) struct Taken {
 
 impl Queue {
     pub fn new(limits: Limits) -> Self {
-        Self { state: Mutex::default(), work: Condvar::new(), room: Condvar::new(), quiet: Condvar::new(), limits }
+        Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            quiet: Condvar::new(),
+            limits,
+        }
     }
 
     /// Queues, waiting for room. One transaction may be larger than the limit, if nothing else waits. With a `term` it is

@@ -95,13 +95,18 @@ struct Damage {
     broken: Commit,
     offset: u64,
     what: Bad,
+    /// It is left over from a failed sync, and the next file follows from before it.
+    given_up: bool,
+    /// Or the next file is.
+    garbage: Option<Commit>,
 }
 
 /// What became of a file.
 enum Taken {
     Groups,
-    /// It is the newest, and its first group is torn: the log is as if it had not been begun.
-    Nothing(TornTail),
+    /// A file is no part of the log, which must be looked at again without it: the newest one, whose first group is torn;
+    /// or one that a log which healed had given up, and whose removal did not survive.
+    Remove(Commit, Option<TornTail>),
 }
 
 impl Recovery<'_> {
@@ -115,13 +120,13 @@ impl Recovery<'_> {
                     found.truncated_bytes = found.cut.as_ref().map_or(0, |cut| cut.bytes);
                     return Ok(restored);
                 }
-                Err(torn) => cut = Some(torn),
+                Err(torn) => cut = torn.or(cut),
             }
         }
     }
 
-    /// The inner error says that the newest file had to go: then the one before it is the newest.
-    fn attempt(&self) -> Result<Result<Restored, TornTail>, LogError> {
+    /// The inner error says that a file had to go.
+    fn attempt(&self) -> Result<Result<Restored, Option<TornTail>>, LogError> {
         let mut restored = Restored::default();
         let mut names = self.names()?;
         if let Some(upto) = self.upto {
@@ -139,8 +144,13 @@ impl Recovery<'_> {
         for (number, first) in names.iter().enumerate() {
             let newest = number + 1 == names.len();
             // A file is begun when the one before it is complete, even if that beginning failed.
-            if let Taken::Nothing(torn) = self.file(*first, newest, newest && !unborn, &mut restored)? {
-                self.remove(*first)?;
+            let next = match names.get(number + 1) {
+                Some(next) => self.header(*next)?,
+                None => None,
+            };
+            let taken = self.file(*first, newest, newest && !unborn, next, &mut restored)?;
+            if let Taken::Remove(first, torn) = taken {
+                self.remove(first)?;
                 self.disk.sync_dir(self.dir).map_err(|e| LogError::io("sync", self.dir, e))?;
                 return Ok(Err(torn));
             }
@@ -151,6 +161,28 @@ impl Recovery<'_> {
         let found = std::mem::take(&mut restored.recovered);
         restored.recovered = Recovered { last_commit, last_ingest_time, files, frames, rows, bytes, ..found };
         Ok(Ok(restored))
+    }
+
+    /// The header of a file, if it has a sound one.
+    fn header(&self, first: Commit) -> Result<Option<FileHeader>, LogError> {
+        let journal = JournalFile::new(self.dir, first, 0);
+        let mut header = [0; FileHeader::BYTES];
+        match journal.open(self.disk)?.read_exact_at(&mut header, 0) {
+            Ok(()) => Ok(FileHeader::decode(&header).ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(source) => Err(LogError::io("read", &journal.path, source)),
+        }
+    }
+
+    /// The newest group that can be read from here; one before `expected` if there is none.
+    fn reach(&self, mut scanner: Scanner, mut expected: Commit) -> Result<Commit, LogError> {
+        loop {
+            match scanner.next_group(expected) {
+                Ok(Some(group)) => expected = group.commit.next(),
+                Ok(None) | Err(ScanError::Bad { .. }) => return Ok(Commit(expected.0.saturating_sub(1))),
+                Err(ScanError::Io(source)) => return Err(LogError::io("read", self.dir, source)),
+            }
+        }
     }
 
     fn remove(&self, first: Commit) -> Result<(), LogError> {
@@ -184,6 +216,7 @@ impl Recovery<'_> {
         first: Commit,
         newest: bool,
         may_be_torn: bool,
+        next: Option<FileHeader>,
         restored: &mut Restored,
     ) -> Result<Taken, LogError> {
         let journal = Arc::new(JournalFile::new(self.dir, first, 0));
@@ -200,6 +233,14 @@ impl Recovery<'_> {
             Some(_) => FileHeader { first, previous: restored.previous, created_micros: 0 },
             None => FileHeader::decode(&header).map_err(|what| journal.corrupt(0, what))?,
         };
+        if let Some(behind) = next.filter(|behind| behind.previous == restored.previous) {
+            let own = FileHeader::crc(&header);
+            let reach =
+                self.reach(Scanner::new(Arc::clone(&file), FileHeader::BYTES as u64, len, Some(own)), first);
+            let garbage = if reach? >= behind.first { behind.first } else { first };
+            warn!(file = garbage.0, "a journal file was given up after a failed sync, and is removed again");
+            return Ok(Taken::Remove(garbage, None));
+        }
         let expected = restored.index.last().next();
         let follows = decoded.previous == restored.previous;
         // Commits may be left out where a failed sync has lost them; the chain says that nothing else is missing.
@@ -216,8 +257,12 @@ impl Recovery<'_> {
         restored.index.files.push(Arc::clone(&journal));
         let start = FileHeader::BYTES as u64;
         let mut scanner = Scanner::new(file, start, len, Some(restored.previous)).skipping(skips);
-        let (last_group, damage) = self.groups(&journal, &mut scanner, restored)?;
+        let (last_group, damage) = self.groups(&journal, &mut scanner, next, restored)?;
         match damage {
+            Some(Damage { garbage: Some(first), .. }) => return Ok(Taken::Remove(first, None)),
+            Some(damage) if damage.given_up => {
+                return self.cut(&journal, damage, scanner, last_group, restored);
+            }
             Some(damage) if may_be_torn => return self.cut(&journal, damage, scanner, last_group, restored),
             Some(damage) => return Err(journal.corrupt(damage.offset, damage.what)),
             None if newest => {
@@ -255,6 +300,7 @@ impl Recovery<'_> {
         &self,
         journal: &Arc<JournalFile>,
         scanner: &mut Scanner,
+        next: Option<FileHeader>,
         restored: &mut Restored,
     ) -> Result<(Range<u64>, Option<Damage>), LogError> {
         let start = FileHeader::BYTES as u64;
@@ -268,6 +314,29 @@ impl Recovery<'_> {
                 restored.index.leave_out(Commit(expected.0 - 1));
             }
             let group_at = scanner.at();
+            let damage = |offset: u64, what: String| Damage {
+                group_at,
+                broken: expected,
+                offset,
+                what,
+                given_up: false,
+                garbage: None,
+            };
+            // The next file follows from here: what lies in between was given up, unless it goes further than that file.
+            if let Some(behind) = next.filter(|behind| behind.previous == restored.previous)
+                && group_at < scanner.end()
+                && !last.is_empty()
+            {
+                let reach = self.reach(scanner.again(), expected)?;
+                let found = damage(group_at, "a failed sync was given up here".to_owned());
+                return Ok((
+                    last,
+                    Some(match reach >= behind.first {
+                        true => Damage { garbage: Some(behind.first), ..found },
+                        false => Damage { given_up: true, ..found },
+                    }),
+                ));
+            }
             let found = scanner.next_group(expected).and_then(|group| match group {
                 Some(group) => self.check(scanner, &group, expected).map(|()| Some(group)),
                 None => Ok(None),
@@ -275,7 +344,7 @@ impl Recovery<'_> {
             match found {
                 Ok(Some(group)) if self.upto.is_some_and(|upto| group.commit > upto) => {
                     let what = "the commit was never synced".to_owned();
-                    return Ok((last, Some(Damage { group_at, broken: expected, offset: group.at, what })));
+                    return Ok((last, Some(damage(group.at, what))));
                 }
                 Ok(Some(group)) => {
                     last = group.at..group.end;
@@ -290,8 +359,9 @@ impl Recovery<'_> {
                 }
                 Err(ScanError::Io(source)) => return Err(LogError::io("read", &journal.path, source)),
                 Err(ScanError::Bad { offset, what }) => {
-                    let what = if what.contains("commit") { what } else { format!("{what} (commit {expected})") };
-                    return Ok((last, Some(Damage { group_at, broken: expected, offset, what })));
+                    let what =
+                        if what.contains("commit") { what } else { format!("{what} (commit {expected})") };
+                    return Ok((last, Some(damage(offset, what))));
                 }
             }
         }
@@ -365,8 +435,9 @@ impl Recovery<'_> {
         last_group: Range<u64>,
         restored: &mut Restored,
     ) -> Result<Taken, LogError> {
-        let Damage { group_at, broken, offset, what } = damage;
+        let Damage { group_at, broken, offset, what, given_up, .. } = damage;
         let acknowledged = match self.upto {
+            _ if given_up => false,
             Some(upto) => broken <= upto,
             None => scanner
                 .finds_later(group_at, broken)
@@ -378,7 +449,10 @@ impl Recovery<'_> {
         if last_group.is_empty() && journal.skips().is_empty() {
             let (file, bytes) = (journal.path.clone(), scanner.end() - group_at);
             warn!(file = %file.display(), bytes, reason = what, "took back a journal file whose first group is torn");
-            return Ok(Taken::Nothing(TornTail { file, offset: group_at, bytes, reason: what }));
+            return Ok(Taken::Remove(
+                journal.first,
+                Some(TornTail { file, offset: group_at, bytes, reason: what }),
+            ));
         }
         // A seal before the damage goes with it; the next orderly end writes another.
         let end = group_at;

@@ -66,6 +66,12 @@ impl Scanner {
         Self { file, at, end, previous, sealed: false, skips, window, window_at: 0 }
     }
 
+    /// Another walk from where this one is.
+    pub fn again(&self) -> Self {
+        let (file, skips) = (Arc::clone(&self.file), Arc::clone(&self.skips));
+        Self::new(file, self.at, self.end, self.previous).skipping(skips)
+    }
+
     /// Leaves out what a repair has given up.
     pub fn skipping(mut self, skips: Arc<[Skip]>) -> Self {
         self.skips = skips;

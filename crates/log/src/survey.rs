@@ -151,11 +151,7 @@ impl<'a> Offline<'a> {
     ///
     /// # Errors
     /// What the disk says; damage is in the answer.
-    pub fn survey(
-        &self,
-        payloads: bool,
-        visit: &mut dyn FnMut(&SeenGroup<'_>),
-    ) -> Result<Survey, LogError> {
+    pub fn survey(&self, payloads: bool, visit: &mut dyn FnMut(&SeenGroup<'_>)) -> Result<Survey, LogError> {
         let names = self.disk.list(&self.dir).map_err(|e| LogError::io("list", &self.dir, e))?;
         let firsts: Vec<Commit> = names.iter().filter_map(|name| JournalFile::parse_name(name)).collect();
         let mut survey = Survey::default();
@@ -188,7 +184,9 @@ impl<'a> Offline<'a> {
         for file in survey.files.iter().filter(|file| !file.damages.is_empty()) {
             let journal = JournalFile::new(&self.dir, file.first, 0);
             if let Some(damage) = file.damages.iter().find(|damage| damage.skip.is_none()) {
-                return Err(journal.corrupt(damage.offset, format!("{}, which no repair can mend", damage.what)));
+                return Err(
+                    journal.corrupt(damage.offset, format!("{}, which no repair can mend", damage.what))
+                );
             }
             let mut header = [0; FileHeader::BYTES];
             let read = journal.open(self.disk)?.read_exact_at(&mut header, 0);
@@ -270,6 +268,13 @@ impl Walk<'_> {
             self.survey.files.push(file);
             return Ok(None);
         }
+        if let (Some(next), Some(previous)) = (&self.next, previous)
+            && next.previous == previous
+        {
+            file.torn = Some(torn(0, 0..len, "the file was given up after a failed sync"));
+            self.survey.files.push(file);
+            return Ok(Some(previous));
+        }
         let mut scanner = Scanner::new(Arc::clone(&handle), start, len, None).skipping(Arc::clone(&skips));
         match (&header, skips.iter().find(|skip| skip.from == 0)) {
             (_, Some(skip)) => scanner.jump(start, skip.previous),
@@ -319,6 +324,13 @@ impl Walk<'_> {
         let mut expected = journal.first;
         loop {
             let from = scanner.at();
+            if let (Some(next), Some(own)) = (&self.next, scanner.previous())
+                && next.previous == own
+                && from < scanner.end()
+            {
+                file.torn = Some(torn(from, from..scanner.end(), "a failed sync was given up here"));
+                return Ok(());
+            }
             let found = scanner.next_group(expected).and_then(|group| match group {
                 Some(group) => self.check(journal, scanner, &group).map(|records| Some((group, records))),
                 None => Ok(None),

@@ -343,7 +343,9 @@ fn admitted(
 fn observe(shared: &Shared, observer: &Sender<Arc<CommittedGroup>>, mut group: Arc<CommittedGroup>) {
     loop {
         match observer.send_timeout(group, OBSERVER_POLL) {
-            Err(SendTimeoutError::Timeout(back)) if !shared.queue.is_closing() && !shared.queue.is_failed() => {
+            Err(SendTimeoutError::Timeout(back))
+                if !shared.queue.is_closing() && !shared.queue.is_failed() =>
+            {
                 group = back;
             }
             // An observer that is gone, or a log that closes or has failed, has no use for it.

@@ -62,11 +62,15 @@ pub fn run(settings: &Settings, command: &LogCommand) -> Result<(), String> {
         LogCommand::Verify => {
             let survey = journal.survey(true, &mut |_| ()).map_err(told)?;
             print(&damages(&survey))?;
-            let (commits, files) = (lost(&survey), survey.files.iter().filter(|f| !f.damages.is_empty()).count());
+            let (commits, files) =
+                (lost(&survey), survey.files.iter().filter(|f| !f.damages.is_empty()).count());
             let groups: u64 = survey.files.iter().map(|file| file.groups).sum();
             let bytes: u64 = survey.files.iter().map(|file| file.bytes).sum();
             if files == 0 {
-                return print(&format!("{groups} commits in {} are sound: every checksum matches\n", size(bytes)));
+                return print(&format!(
+                    "{groups} commits in {} are sound: every checksum matches\n",
+                    size(bytes)
+                ));
             }
             Err(format!(
                 "{files} of {} files are damaged; {commits} commits cannot be read\n\
@@ -113,7 +117,10 @@ fn sentence(error: &LogError, dir: &Path) -> String {
 
 fn lost(survey: &Survey) -> u64 {
     let damages = survey.files.iter().flat_map(|file| &file.damages);
-    damages.filter_map(|damage| damage.commits.as_ref()).map(|commits| commits.end() - commits.start() + 1).sum()
+    damages
+        .filter_map(|damage| damage.commits.as_ref())
+        .map(|commits| commits.end() - commits.start() + 1)
+        .sum()
 }
 
 fn files(survey: &Survey) -> String {
@@ -159,7 +166,8 @@ fn topics(survey: &Survey) -> String {
     }
     let names = millpond_engine::relation_names(&survey.ddl);
     let rows = survey.topics.iter().map(|(id, topic)| {
-        let offsets = topic.partitions.iter().map(|(p, range)| format!("{p}: {} to {}", range.start, range.end));
+        let offsets =
+            topic.partitions.iter().map(|(p, range)| format!("{p}: {} to {}", range.start, range.end));
         vec![
             id.to_string(),
             names.get(id).cloned().unwrap_or_default(),
@@ -179,7 +187,9 @@ fn damages(survey: &Survey) -> String {
     let mut text = String::new();
     let mut tell = |file: &FileSurvey, kind: &str, damage: &Damage| {
         let lost = match &damage.commits {
-            Some(commits) if commits.start() == commits.end() => format!("; commit {} is lost", commits.start()),
+            Some(commits) if commits.start() == commits.end() => {
+                format!("; commit {} is lost", commits.start())
+            }
             Some(commits) => format!("; commits {} to {} are lost", commits.start(), commits.end()),
             None => String::new(),
         };
@@ -290,7 +300,8 @@ fn time(micros: i64) -> String {
     let year_of_era = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
-    let (day, month) = (day_of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let (day, month) =
+        (day_of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     let (seconds, micros) = (rest / 1_000_000, rest % 1_000_000);
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
@@ -353,6 +364,9 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        assert_eq!([size(0), size(9_999), size(12_345), size(12_345_678)], ["0 B", "9999 B", "12.3 kB", "12.3 MB"]);
+        assert_eq!(
+            [size(0), size(9_999), size(12_345), size(12_345_678)],
+            ["0 B", "9999 B", "12.3 kB", "12.3 MB"]
+        );
     }
 }

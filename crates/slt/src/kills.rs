@@ -55,7 +55,11 @@ const PAIRS: [(&str, &str); 3] = [
 ///
 /// # Errors
 /// What was lost, came twice, or differs.
-pub fn run(binary: &Path, Kills { kills, writers }: Kills, mut tell: impl FnMut(&str)) -> Result<Report, String> {
+pub fn run(
+    binary: &Path,
+    Kills { kills, writers }: Kills,
+    mut tell: impl FnMut(&str),
+) -> Result<Report, String> {
     let mut server = Server::start(binary, &Mode::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| e.to_string())?;
@@ -126,7 +130,9 @@ async fn check(config: &str, acknowledged: &BTreeSet<i64>, sent: i64) -> Result<
         ensure(ids.last().is_none_or(|last| *last < sent), || format!("{table}: rows that were never sent"))?;
         both.push(ids);
     }
-    ensure(both[0] == both[1], || "a transaction is in the source or in the table, and not in both".to_owned())?;
+    ensure(both[0] == both[1], || {
+        "a transaction is in the source or in the table, and not in both".to_owned()
+    })?;
     for (view, batch) in PAIRS {
         let (kept, asked) = (text(&client, view).await?, text(&client, batch).await?);
         ensure(kept == asked, || format!("{view} is\n{kept:?}\nand {batch} is\n{asked:?}"))?;

@@ -48,9 +48,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<bool, String> {
-    let Arguments { mut paths, epoch_rows, shards, restart_each, gaps, postgresql, kills, writers } = arguments;
+    let Arguments { mut paths, epoch_rows, shards, restart_each, gaps, postgresql, kills, writers } =
+        arguments;
     if let Some(kills) = kills {
-        let report = kills::run(&binary()?, Kills { kills, writers: writers.max(1) }, |line| println!("{line}"))?;
+        let report =
+            kills::run(&binary()?, Kills { kills, writers: writers.max(1) }, |line| println!("{line}"))?;
         println!(
             "{kills} kills: {} rows were acknowledged and are there, {} more were written; longest start {:.1} s",
             report.acknowledged,

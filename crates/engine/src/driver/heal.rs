@@ -38,8 +38,9 @@ impl Retry {
 
 pub(super) fn refuse_checkpoint(reply: Option<oneshot::Sender<Result<(), SqlError>>>) {
     if let Some(reply) = reply {
-        let why = SqlError::new(SqlState::IO_ERROR, "live state is being built again after a failure of the log")
-            .hint("Try again.");
+        let why =
+            SqlError::new(SqlState::IO_ERROR, "live state is being built again after a failure of the log")
+                .hint("Try again.");
         let _ = reply.send(Err(why));
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn decode_skips(bytes: &[u8]) -> Result<(u32, Vec<Skip>), Bad> {
     let mut skips: Vec<Skip> = Vec::with_capacity(entries);
     for _ in 0..entries {
         let (from, to) = (fields.u64()?, fields.u64()?);
-        let (lost, next) = (Commit(fields.u64()?), Commit(fields.u64()?));
+        let (lost, next) = (fields.commit()?, fields.commit()?);
         let previous = u32::try_from(fields.u64()?).map_err(|_| "a skip has an impossible checksum")?;
         if from >= to || lost > next || skips.last().is_some_and(|last| last.to > from || last.next > lost) {
             return Err("the skips are not in order".to_owned());

@@ -124,7 +124,10 @@ fn check(sim: &Sim, acknowledged: i64, unknown: bool, context: &str) {
     let found = opened.ids(TOPIC);
     let most = acknowledged + i64::from(unknown);
     assert_eq!(found, (0..found.len() as i64).collect::<Vec<_>>(), "{context}");
-    assert!((acknowledged..=most).contains(&(found.len() as i64)), "{context}: {acknowledged} to {most}, {found:?}");
+    assert!(
+        (acknowledged..=most).contains(&(found.len() as i64)),
+        "{context}: {acknowledged} to {most}, {found:?}"
+    );
     append(&opened, found.len() as i64).unwrap_or_else(|error| panic!("{context}: {error}"));
 }
 

@@ -15,7 +15,10 @@ fn journal(close: bool) -> Sim {
     let sim = Sim::new(1);
     let opened = try_open(&sim, options()).unwrap();
     for id in 0..7 {
-        opened.submit([write_to(TOPIC, rows(id * 2, 2)), write_to(OTHER, rows(id * 2, 2))]).wait_blocking().unwrap();
+        opened
+            .submit([write_to(TOPIC, rows(id * 2, 2)), write_to(OTHER, rows(id * 2, 2))])
+            .wait_blocking()
+            .unwrap();
     }
     if close {
         drop(opened);
@@ -78,7 +81,10 @@ fn every_flipped_byte_is_repaired_and_costs_one_group_at_most() {
             let gone = lost(&found);
             let damaged: Vec<_> = found.files.iter().filter(|file| !file.damages.is_empty()).collect();
             if newest && at >= good.len() - 48 {
-                assert!(damaged.is_empty() && found.files.last().unwrap().torn.is_some(), "{context}: the seal");
+                assert!(
+                    damaged.is_empty() && found.files.last().unwrap().torn.is_some(),
+                    "{context}: the seal"
+                );
                 continue;
             }
             assert_eq!(damaged.iter().map(|file| &file.path).collect::<Vec<_>>(), [&path], "{context}");

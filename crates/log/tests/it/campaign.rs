@@ -18,7 +18,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use millpond_env::Random as _;
 use millpond_env::sim::{Fault, Sim, SimRandom, Survivors};
 use millpond_log::{
-    CommittedGroup, Log, LogOptions, Offline, Producer, Record, Ticket, TopicSpec, Transaction, Write, WriteKind,
+    CommittedGroup, Log, LogOptions, Offline, Producer, Record, Ticket, TopicSpec, Transaction, Write,
+    WriteKind,
 };
 use millpond_types::{Commit, EventTime, PartitionId, RelationId};
 
@@ -37,7 +38,7 @@ pub struct Activity {
 
 pub const ACTIVITIES: &[Activity] = &[
     Activity { name: "append", weight: 30, run: World::append },
-    Activity { name: "append much", weight: 3, run: World::append_much },
+    Activity { name: "append much", weight: 2, run: World::append_much },
     Activity { name: "control records", weight: 6, run: World::records },
     Activity { name: "repeat what may have been lost", weight: 6, run: World::repeat },
     Activity { name: "read", weight: 6, run: World::check },
@@ -98,7 +99,7 @@ pub fn live(seed: u64) -> Result<Life, String> {
     let draw = |choices: &[u64]| choices[(random.next_u64() % choices.len() as u64) as usize];
     let options = LogOptions {
         file_bytes_max: draw(&[900, 3_000, 20_000, 1 << 20]),
-        frame_rows_max: draw(&[3, 50, 10_000]) as usize,
+        frame_rows_max: draw(&[20, 200, 10_000]) as usize,
         group_bytes_max: draw(&[200, 5_000, 8 << 20]) as usize,
         overlap_bytes: draw(&[100, 256 << 10]) as usize,
         ..LogOptions::default()
@@ -181,10 +182,7 @@ impl World {
     fn settle_unanswered(&mut self) -> Outcome {
         let (found, ddl) = self.contents()?;
         for sent in std::mem::take(&mut self.unanswered) {
-            let is_there = |rows: &Rows| match found.get(&rows.0) {
-                Some(all) => rows.1.clone().all(|row| all.contains(&row)),
-                None => false,
-            };
+            let is_there = |rows: &Rows| found.get(&rows.0).is_some_and(|all| holds(all, &rows.1));
             let there = sent.rows.iter().filter(|rows| is_there(rows)).count();
             if there != 0 && there != sent.rows.len() {
                 return Err(format!("half a transaction is there: {sent:?}"));
@@ -242,7 +240,8 @@ impl World {
         for (topic, partitions) in TOPICS {
             let mut by_frames: BTreeMap<PartitionId, Vec<i64>> = BTreeMap::new();
             for frame in self.log().frames(topic, Commit(0), Commit(u64::MAX)) {
-                let batch = self.log().read(&frame, Some(&[0])).map_err(|error| format!("a read: {error}"))?;
+                let batch =
+                    self.log().read(&frame, Some(&[0])).map_err(|error| format!("a read: {error}"))?;
                 let ids = batch.column(0).as_primitive::<Int64Type>().values().to_vec();
                 by_frames.entry(frame.partition).or_default().extend(ids);
             }
@@ -300,8 +299,10 @@ impl World {
 
     /// Submits everything at once, waits, and keeps what was acknowledged. False if something failed.
     fn send(&mut self, transactions: Vec<(Transaction, Sent)>) -> Result<bool, String> {
-        let tickets: Vec<(Ticket, Sent)> =
-            transactions.into_iter().map(|(transaction, sent)| (self.log().submit(transaction), sent)).collect();
+        let tickets: Vec<(Ticket, Sent)> = transactions
+            .into_iter()
+            .map(|(transaction, sent)| (self.log().submit(transaction), sent))
+            .collect();
         for (ticket, sent) in tickets {
             match ticket.wait_blocking() {
                 Ok(commit) if !self.unanswered.is_empty() => {
@@ -337,7 +338,7 @@ impl World {
     }
 
     fn append_much(&mut self) -> Outcome {
-        let transactions = (0..=self.below(3)).map(|_| self.transaction(3_000)).collect();
+        let transactions = (0..=self.below(3)).map(|_| self.transaction(400)).collect();
         self.must_send(transactions)
     }
 
@@ -362,9 +363,8 @@ impl World {
     fn repeat(&mut self) -> Outcome {
         if let Some((write, sent)) = self.last_produced.clone() {
             let of = (PRODUCED, PartitionId(0));
-            let there = sent.rows.iter().all(|rows| {
-                self.rows.get(&of).is_some_and(|all| rows.1.clone().all(|row| all.contains(&row)))
-            });
+            let there =
+                sent.rows.iter().all(|rows| self.rows.get(&of).is_some_and(|all| holds(all, &rows.1)));
             let new = if there { Sent::default() } else { sent };
             self.must_send(vec![(Transaction { writes: vec![write], records: Vec::new() }, new)])?;
         }
@@ -531,6 +531,12 @@ impl World {
         self.sim.disk.set_capacity(None);
         if full { self.heal() } else { Ok(()) }
     }
+}
+
+/// Whether all of the rows are there, one after the other.
+fn holds(all: &[i64], rows: &std::ops::Range<i64>) -> bool {
+    let Some(at) = all.iter().rposition(|row| *row == rows.start) else { return false };
+    all[at..].iter().copied().take(rows.clone().count()).eq(rows.clone())
 }
 
 fn dir() -> &'static Path {

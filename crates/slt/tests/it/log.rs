@@ -44,7 +44,10 @@ pub fn damage_is_named_and_given_up_only_when_asked() -> Outcome {
         let client = connect(&server.config()).await?;
         client.batch_execute("CREATE SOURCE event (id bigint, text text)").await.map_err(told)?;
         for id in 1..=3 {
-            let sql = format!("INSERT INTO event SELECT n, 'text ' || n FROM generate_series({id}, {}) AS g(n)", id + 99);
+            let sql = format!(
+                "INSERT INTO event SELECT n, 'text ' || n FROM generate_series({id}, {}) AS g(n)",
+                id + 99
+            );
             client.batch_execute(&sql).await.map_err(told)?;
         }
         Ok::<_, String>(())
