@@ -138,17 +138,23 @@ impl Recovery<'_> {
         };
         let stillborn = if unborn { names.pop() } else { None };
         if let Some(first) = stillborn {
-            // Need not be durable: should it come back, it is removed again.
             self.remove(first)?;
+            self.disk.sync_dir(self.dir).map_err(|e| LogError::io("sync", self.dir, e))?;
         }
         for (number, first) in names.iter().enumerate() {
             let newest = number + 1 == names.len();
-            // A file is begun when the one before it is complete, even if that beginning failed.
+            // A file is begun when the one before it is complete, even if that beginning failed. Unless what was begun is
+            // left over from long ago: then that one has gone further.
+            let torn_from = match stillborn {
+                _ if !newest => Commit(u64::MAX),
+                Some(stillborn) => stillborn,
+                None => Commit(0),
+            };
             let next = match names.get(number + 1) {
                 Some(next) => self.header(*next)?,
                 None => None,
             };
-            let taken = self.file(*first, newest, newest && !unborn, next, &mut restored)?;
+            let taken = self.file(*first, newest, torn_from, next, &mut restored)?;
             if let Taken::Remove(first, torn) = taken {
                 self.remove(first)?;
                 self.disk.sync_dir(self.dir).map_err(|e| LogError::io("sync", self.dir, e))?;
@@ -215,7 +221,7 @@ impl Recovery<'_> {
         &self,
         first: Commit,
         newest: bool,
-        may_be_torn: bool,
+        torn_from: Commit,
         next: Option<FileHeader>,
         restored: &mut Restored,
     ) -> Result<Taken, LogError> {
@@ -263,7 +269,9 @@ impl Recovery<'_> {
             Some(damage) if damage.given_up => {
                 return self.cut(&journal, damage, scanner, last_group, restored);
             }
-            Some(damage) if may_be_torn => return self.cut(&journal, damage, scanner, last_group, restored),
+            Some(damage) if damage.broken >= torn_from => {
+                return self.cut(&journal, damage, scanner, last_group, restored);
+            }
             Some(damage) => return Err(journal.corrupt(damage.offset, damage.what)),
             None if newest => {
                 self.settle(&journal, self.writable(&journal)?, last_group.start..len, restored)?;
