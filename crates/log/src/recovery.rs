@@ -8,7 +8,10 @@
 //! - else the group was never acknowledged, or its fate is unknown to its writers: it is cut, and [`TornTail`] says so;
 //! - a last group that is whole may be so in the page cache only (its sync may have failed): it is written once more and
 //!   synced before anybody relies on it;
-//! - a newest file without a group is removed, and created anew.
+//! - a newest file without a whole group is removed, and created anew;
+//! - what a log that healed had given up (module `heal`) may come back, because its removal was never synced. The chain tells
+//!   it: the next file follows from before it. It is removed again;
+//! - what a repair has given up (module `survey`) is left out.
 //!
 //! All of that can be repeated at any point: a crash here leaves the same groups.
 

@@ -11,6 +11,8 @@ use crate::format::{Bad, Body, ItemHeader, MAGIC, PRELUDE_BYTES, Skip, header_by
 
 /// How much is read at once.
 const WINDOW_BYTES: usize = 256 << 10;
+/// How much after a jump over rows that need not be looked at.
+const JUMP_BYTES: usize = 8 << 10;
 /// The search after damage looks at headers up to this size only: those of commit records and seals.
 const SEARCH_HEADER_BYTES_MAX: usize = 64 << 10;
 
@@ -109,7 +111,9 @@ impl Scanner {
     fn bytes(&mut self, at: u64, n: usize) -> io::Result<&[u8]> {
         let inside = at >= self.window_at && at + n as u64 <= self.window_at + self.window.len() as u64;
         if !inside {
-            let length = WINDOW_BYTES.max(n).min(usize::try_from(self.end - at).unwrap_or(usize::MAX));
+            let jumps = at > self.window_at + self.window.len() as u64 && !self.window.is_empty();
+            let wanted = if jumps { JUMP_BYTES } else { WINDOW_BYTES };
+            let length = wanted.max(n).min(usize::try_from(self.end - at).unwrap_or(usize::MAX));
             self.window.resize(length, 0);
             self.window_at = at;
             let read = self.file.read_exact_at(&mut self.window, at);

@@ -132,7 +132,7 @@ impl World {
     fn run(&mut self) -> Outcome {
         self.start()?;
         let total: u64 = ACTIVITIES.iter().map(|activity| activity.weight).sum();
-        for _ in 0..30 {
+        for _ in 0..20 {
             let mut drawn = self.below(total);
             let activity = ACTIVITIES.iter().find(|activity| {
                 let found = drawn < activity.weight;
