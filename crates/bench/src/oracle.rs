@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_engine::{Engine, EngineConfig, Session, SessionInfo, SystemCatalog, rows};
-use millpond_env::sim::{Sim, Survivors};
+use millpond_env::sim::{Fault, Sim, Survivors};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -165,6 +165,7 @@ impl World {
                 self.drew("checkpoint");
                 self.sql("CHECKPOINT").await.map(|_| ())
             }
+            94..97 => self.failing_disk().await,
             _ => self.crash().await,
         }
     }
@@ -313,6 +314,59 @@ impl World {
             (self.table, self.source_rows) = before;
         }
         Ok(())
+    }
+
+    /// One of the next calls of the disk fails, in the middle of a transaction; or there is no space for a while. What fails
+    /// is not there afterwards, and writing goes on without a restart.
+    async fn failing_disk(&mut self) -> Result<(), String> {
+        let full = self.rng.random_bool(0.3);
+        self.drew(if full { "full disk" } else { "failed write or sync" });
+        if full {
+            self.sim.disk.set_reserves(self.rng.random_bool(0.5));
+            self.sim.disk.set_capacity(Some(self.sim.disk.used()));
+        } else {
+            let call = self.sim.disk.changes() + self.rng.random_range(0..3);
+            self.sim.disk.fault_at(call, Fault::Error(std::io::ErrorKind::Other));
+        }
+        for _ in 0..4 {
+            let before = (self.table.clone(), self.source_rows);
+            let result = if self.rng.random_bool(0.5) {
+                self.update_table().await
+            } else {
+                self.insert_source().await
+            };
+            match result {
+                Ok(()) => continue,
+                Err(why) if ["58030", "53100"].iter().any(|state| why.starts_with(state)) => {
+                    let _ = writeln!(self.log, "-- {why}");
+                }
+                Err(why) => return Err(why),
+            }
+            // Neither is a statement of several transactions, so nothing of it has happened.
+            if full {
+                self.sql("SELECT count(*) FROM t")
+                    .await
+                    .map_err(|why| format!("a full disk, a read: {why}"))?;
+            }
+            (self.table, self.source_rows) = before;
+            break;
+        }
+        self.sim.disk.set_capacity(None);
+        self.sim.disk.set_reserves(true);
+        self.sim.disk.heal();
+        self.healed().await
+    }
+
+    /// Waits until the log takes writes again.
+    async fn healed(&mut self) -> Result<(), String> {
+        for _ in 0..5_000 {
+            if self.engine.as_ref().is_none_or(|engine| engine.status().healthy) {
+                return Ok(());
+            }
+            self.sim.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Err("the log does not go on by itself".to_owned())
     }
 
     async fn crash(&mut self) -> Result<(), String> {

@@ -58,6 +58,8 @@ pub(crate) struct Job {
     pub log: Log,
     pub pool: Arc<rayon::ThreadPool>,
     pub epoch_rows: usize,
+    /// Of the live state that waits for the view.
+    pub generation: u64,
     pub rows_done: Arc<AtomicU64>,
 }
 
@@ -79,6 +81,7 @@ fn steps(frames: &[FrameRef]) -> impl Iterator<Item = &[FrameRef]> {
 /// A view that has seen its history, or why it could not.
 pub(crate) struct Built {
     pub id: RelationId,
+    pub generation: u64,
     pub view: Result<View, String>,
     pub errors: Vec<(ErrorRow, i64)>,
     pub late: Vec<(LateRow, i64)>,
@@ -86,11 +89,14 @@ pub(crate) struct Built {
 
 impl Job {
     pub fn run(mut self) -> Built {
-        let id = self.view.id();
+        let (id, generation) = (self.view.id(), self.generation);
         let mut refused = Stepped::default();
         match guarded(|| self.feed(&mut refused)) {
-            Ok(()) => Built { id, view: Ok(self.view), errors: refused.errors, late: refused.late },
-            Err(why) => Built { id, view: Err(why), errors: Vec::new(), late: Vec::new() },
+            Ok(()) => {
+                let Stepped { errors, late, .. } = refused;
+                Built { id, generation, view: Ok(self.view), errors, late }
+            }
+            Err(why) => Built { id, generation, view: Err(why), errors: Vec::new(), late: Vec::new() },
         }
     }
 

@@ -147,6 +147,13 @@ impl Checkpointer {
         }
     }
 
+    /// Live state is made again out of the newest manifest: what earlier state has left over for the next one is void.
+    pub fn begin_anew(&mut self) -> Checkpoints {
+        self.carried.clear();
+        self.lost = false;
+        self.checkpoints.clone()
+    }
+
     pub fn is_busy(&self) -> bool {
         self.busy
     }

@@ -111,6 +111,8 @@ async fn pump(
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), SqlError> {
     let Some(inner) = weak.upgrade() else { return Ok(()) };
+    // Rows follow each other by position: after a failure of the log they begin again where it really ends.
+    let term = inner.writable_term()?;
     let position = inner.log.positions(id);
     let mut source = millpond_connect::open_source(spec, &inner.env, position.as_deref()).await?;
     let mut in_flight: VecDeque<Ticket> = VecDeque::new();
@@ -140,7 +142,7 @@ async fn pump(
                 });
                 let rejected = rejected.collect();
                 let transaction = transaction(&target, &rows.batch, rows.position, rejected)?;
-                in_flight.push_back(inner.submit(transaction).await?);
+                in_flight.push_back(inner.submit(transaction, Some(term)).await?);
                 if in_flight.len() > IN_FLIGHT
                     && let Some(ticket) = in_flight.pop_front()
                 {
@@ -158,8 +160,8 @@ async fn pump(
             SourceStep::End => {
                 if inner.log.watermark(id).is_none_or(|w| w < EventTime::MAX) {
                     let record = Record::AdvanceWatermark { topic: id, to: EventTime::MAX };
-                    let ticket =
-                        inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
+                    let end = Transaction { writes: Vec::new(), records: vec![record] };
+                    let ticket = inner.submit(end, Some(term)).await?;
                     ticket.wait().await.map_err(|e| crate::inner::log_error(&e))?;
                 }
                 info!(relation = %id, "a bounded source has ended");

@@ -106,7 +106,8 @@ async fn leave_transaction(session: &mut Session) -> Result<(), SqlError> {
 /// Writes the change into the log and waits until it is published.
 pub(crate) async fn commit(session: &mut Session, change: &Change) -> Result<Commit, SqlError> {
     let record = Record::Ddl(Bytes::from(change.encode()));
-    let ticket = session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
+    let ticket =
+        session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }, None).await?;
     let commit = ticket.wait().await.map_err(|e| session.inner.log_error(&e))?;
     session.inner.wait_published(commit).await?;
     session.saw(commit);
@@ -691,7 +692,8 @@ async fn advance_watermark(
             .at(expression.position));
     }
     let record = Record::AdvanceWatermark { topic: relation.id, to };
-    let ticket = session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
+    let ticket =
+        session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }, None).await?;
     let commit = ticket.wait().await.map_err(|e| session.inner.log_error(&e))?;
     session.saw(commit);
     Ok(())

@@ -44,7 +44,11 @@ const EPOCH_ROWS: usize = 1 << 18;
 /// Bytes that may wait for a view that is being built, before epochs wait for it.
 const SPOOL_BYTES: usize = 1 << 30;
 
+mod heal;
+
 pub(crate) enum Command {
+    /// The log has failed, or should be tried again.
+    LogFailed,
     /// A view has caught up with the history that it was given.
     Built(Box<Built>),
     /// Take a checkpoint at the next epoch boundary.
@@ -133,6 +137,16 @@ pub(crate) struct Driver {
     contents: HashMap<RelationId, Contents>,
     /// Recovery: nobody reads yet.
     quiet: bool,
+    /// Of the log, to which live state belongs.
+    term: u64,
+    failures: watch::Receiver<u64>,
+    /// Live state holds what the log has lost: nothing may be shown or kept before it is built again.
+    dirty: bool,
+    /// How often live state was thrown away; who was sent off before brings nothing back.
+    generation: u64,
+    /// Sinks that live state will ask for when it is built again.
+    resting_sinks: BTreeMap<RelationId, SinkHandle>,
+    retry: heal::Retry,
 }
 
 impl Driver {
@@ -147,7 +161,7 @@ impl Driver {
         publisher: watch::Sender<Arc<Snapshot>>,
         checkpointer: Checkpointer,
     ) -> Self {
-        let durable = log.durable();
+        let (durable, failures, term) = (log.durable(), log.failures(), log.term());
         Self {
             config,
             env,
@@ -173,6 +187,12 @@ impl Driver {
             touched: HashSet::new(),
             contents: HashMap::new(),
             quiet: true,
+            term,
+            failures,
+            dirty: false,
+            generation: 0,
+            resting_sinks: BTreeMap::new(),
+            retry: heal::Retry::default(),
         }
     }
 
@@ -188,6 +208,7 @@ impl Driver {
                         let _ = done.send(());
                         return;
                     }
+                    Ok(Command::LogFailed) => self.follow_failure(groups, commands),
                     Ok(command) => self.command(command),
                     Err(_) => return,
                 }
@@ -208,14 +229,12 @@ impl Driver {
                         let start = self.env.clock.monotonic();
                         self.process(batch.iter().map(Arc::as_ref));
                         let busy = self.env.clock.monotonic().saturating_sub(start);
-                        if !self.wait_durable() {
-                            // The log refuses writes from here on; what was published stays readable.
-                            error!("the log has failed; no further epoch is published");
-                            self.drain_commands(commands);
-                            return;
+                        if self.wait_durable() {
+                            self.publish();
+                            self.count(busy);
+                        } else {
+                            self.follow_failure(groups, commands);
                         }
-                        self.publish();
-                        self.count(busy);
                     }
                     Err(_) => {
                         self.drain_commands(commands);
@@ -227,6 +246,7 @@ impl Driver {
                         let _ = done.send(());
                         return;
                     }
+                    Ok(Command::LogFailed) => self.follow_failure(groups, commands),
                     Ok(command) => self.command(command),
                     Err(_) => return,
                 },
@@ -244,21 +264,12 @@ impl Driver {
                 }
                 Command::Checkpoint(Some(reply)) => {
                     let _ = reply
-                        .send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log has failed")));
+                        .send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log is closed")));
                 }
-                Command::Checkpoint(None) | Command::Built(_) => {}
+                Command::Checkpoint(None) | Command::Built(_) | Command::LogFailed => {}
                 Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
             }
         }
-    }
-
-    fn wait_durable(&mut self) -> bool {
-        let cut = self.cut;
-        if *self.durable.borrow() >= cut {
-            return true;
-        }
-        let mut durable = self.durable.clone();
-        futures::executor::block_on(async move { durable.wait_for(|d| *d >= cut).await.is_ok() })
     }
 
     fn count(&self, busy: Duration) {
@@ -273,10 +284,12 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Built(built) => {
+            Command::Built(built) if built.generation == self.generation => {
                 self.built(*built);
                 self.publish();
             }
+            Command::Built(_) | Command::LogFailed => {}
+            Command::Checkpoint(reply) if self.dirty => heal::refuse_checkpoint(reply),
             Command::Checkpoint(reply) => self.start_checkpoint(reply),
             Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
             Command::Stop(_) => {}
@@ -437,7 +450,12 @@ impl Driver {
     pub fn add_sink(&mut self, relation: &Arc<Relation>, known: Commit) {
         let RelationKind::Sink(definition) = &relation.kind else { return };
         let Some(input) = definition.input.and_then(|id| self.catalog.relation(id)).cloned() else { return };
-        let Some(sink) = SinkHandle::start(relation, &input, known, &self.env, &self.runtime) else { return };
+        let sink = match self.resting_sinks.remove(&relation.id) {
+            // It has had nothing but durable epochs, and knows which ones.
+            Some(sink) => Some(sink),
+            None => SinkHandle::start(relation, &input, known, &self.env, &self.runtime),
+        };
+        let Some(sink) = sink else { return };
         if known == Commit(0) {
             let declared = input.columns.len();
             let heap = match (self.tables.get_mut(&input.id), self.views.get_mut(&input.id)) {
@@ -665,6 +683,7 @@ impl Driver {
             log: self.log.clone(),
             pool: Arc::clone(&self.pool),
             epoch_rows: self.config.epoch_rows,
+            generation: self.generation,
             rows_done,
         };
         self.views.insert(id, LiveView { relation: Arc::clone(relation), view: None, phase });
@@ -753,7 +772,7 @@ impl Driver {
     }
 
     pub fn publish(&mut self) {
-        if self.quiet {
+        if self.quiet || self.dirty {
             return;
         }
         self.feed_sinks();

@@ -75,7 +75,8 @@ pub(crate) struct Inner {
     pub datafusion: SessionState,
     pub connections: Mutex<BTreeMap<u64, ConnectionInfo>>,
     targets: RwLock<HashMap<(RelationId, u32), Arc<Target>>>,
-    images: Mutex<HashMap<RelationId, SharedImage>>,
+    /// Each with the log's term to which it belongs: it holds what was appended then, and not yet acknowledged.
+    images: Mutex<HashMap<RelationId, (u64, SharedImage)>>,
     pub connectors: crate::connectors::Running,
     pub started: Duration,
     pub stopping: AtomicBool,
@@ -155,11 +156,19 @@ impl Inner {
         Ok(target)
     }
 
-    /// The image of a table, which the first writer since the start makes out of the published rows.
+    /// The image of a table, which the first writer makes out of the published rows: the first since the start, or since the
+    /// log has failed, as an older image holds what the log may have lost.
+    ///
+    /// # Errors
+    /// 58030 and 53100 while the log takes no writes.
     pub async fn image(&self, target: &Target) -> Result<SharedImage, SqlError> {
-        if let Some(image) = self.images.lock().get(&target.id()) {
+        let term = self.writable_term()?;
+        if let Some((of, image)) = self.images.lock().get(&target.id())
+            && *of == term
+        {
             return Ok(Arc::clone(image));
         }
+        // Before a log goes on, everything durable of its last term is published.
         let snapshot = self.snapshot();
         let contents = snapshot.readable(&target.relation)?;
         let mut rows =
@@ -174,10 +183,28 @@ impl Inner {
             }
             rows.apply(&Delta::insert(batch)).map_err(|fault| SqlError::internal(fault.to_string()))?;
         }
-        // Nobody has written since the start, or there would be an image: the published rows are all there are. Of two
+        // Nobody has written in this term, or there would be an image: the published rows are all there are. Of two
         // first writers that come here at once, the one that inserts first wins.
-        let made = Arc::new(tokio::sync::Mutex::new(TableImage { rows, next_row_id }));
-        Ok(Arc::clone(self.images.lock().entry(target.id()).or_insert(made)))
+        let made = Arc::new(tokio::sync::Mutex::new(TableImage { rows, next_row_id, term }));
+        let mut images = self.images.lock();
+        let (of, image) = images.entry(target.id()).or_insert_with(|| (term, Arc::clone(&made)));
+        if *of < term {
+            (*of, *image) = (term, made);
+        }
+        Ok(Arc::clone(image))
+    }
+
+    /// The log's term, if it takes writes.
+    ///
+    /// # Errors
+    /// 58030, or 53100 if the disk is full.
+    pub fn writable_term(&self) -> Result<u64, SqlError> {
+        // In this order: a failure in between is found by the second, one after it by whoever submits.
+        let term = self.log.term();
+        match self.log.failure() {
+            Some(failure) => Err(log_error(&failure)),
+            None => Ok(term),
+        }
     }
 
     pub fn forget(&self, relation: RelationId) {
@@ -230,11 +257,14 @@ impl Inner {
         }
     }
 
-    /// Queues a transaction; the log may make the caller wait for room.
-    pub async fn submit(&self, transaction: Transaction) -> Result<Ticket, SqlError> {
+    /// Queues a transaction; the log may make the caller wait for room. With a `term` it is refused if the log has failed
+    /// since [`Inner::writable_term`] said so.
+    pub async fn submit(&self, transaction: Transaction, term: Option<u64>) -> Result<Ticket, SqlError> {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(SqlError::new(SqlState::ADMIN_SHUTDOWN, "the server is shutting down"));
         }
+        // Nothing was queued, so that the caller can still take back what it has prepared.
+        self.writable_term()?;
         let state = self.driver.state_bytes();
         if state > self.config.memory_limit && !transaction.writes.is_empty() {
             return Err(SqlError::new(SqlState::OUT_OF_MEMORY, "live state has reached the memory limit")
@@ -243,21 +273,38 @@ impl Inner {
         }
         let log = self.log.clone();
         // Most submits find room at once; a full queue blocks, and must not block the runtime.
-        Ok(tokio::task::block_in_place(|| log.submit(transaction)))
+        Ok(tokio::task::block_in_place(|| match term {
+            Some(term) => log.submit_in(term, transaction),
+            None => log.submit(transaction),
+        }))
     }
 
     pub fn log_error(&self, error: &LogError) -> SqlError {
         log_error(error)
     }
 
-    /// Waits until a snapshot of at least `commit` is published.
+    /// Waits until a snapshot of at least `commit` is published; while the log fails, of as much as is durable.
     pub async fn wait_published(&self, commit: Commit) -> Result<Arc<Snapshot>, SqlError> {
         let mut published = self.published.clone();
-        let snapshot = published.wait_for(|s| s.cut >= commit).await.map_err(|_| {
-            SqlError::new(SqlState::ADMIN_SHUTDOWN, "the epoch driver has stopped")
-                .hint("The server's log says why; start it again.")
-        })?;
-        Ok(Arc::clone(&snapshot))
+        let mut failures = self.log.failures();
+        loop {
+            failures.borrow_and_update();
+            // What lies beyond the durable end of a log that has failed is lost: nobody will see it.
+            let wanted = match self.log.failure() {
+                Some(_) => commit.min(*self.log.durable().borrow()),
+                None => commit,
+            };
+            tokio::select! {
+                snapshot = published.wait_for(|s| s.cut >= wanted) => {
+                    let snapshot = snapshot.map_err(|_| {
+                        SqlError::new(SqlState::ADMIN_SHUTDOWN, "the epoch driver has stopped")
+                            .hint("The server's log says why; start it again.")
+                    })?;
+                    return Ok(Arc::clone(&snapshot));
+                }
+                Ok(()) = failures.changed() => {}
+            }
+        }
     }
 }
 
@@ -274,12 +321,28 @@ pub(crate) fn own_planner(catalog: &Arc<Catalog>, now: EventTime) -> Planner {
 }
 
 pub(crate) fn log_error(error: &LogError) -> SqlError {
-    let state = if error.is_disk_full() { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
-    SqlError::new(state, format!("could not write to the log: {error}"))
-        .detail(
-            "What was being written may or may not be there after a restart; nothing acknowledged is lost.",
+    if matches!(error, LogError::Interrupted) {
+        return SqlError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "could not commit: the log has failed and gone on since the transaction began",
         )
-        .hint("Look at the disk, then start the server again.")
+        .detail("Nothing of the transaction was written.")
+        .hint("Try it again.");
+    }
+    let sql = |state, hint| {
+        SqlError::new(state, format!("could not write to the log: {error}"))
+            .detail(
+                "What was being written may or may not be there after a restart; nothing acknowledged is lost.",
+            )
+            .hint(hint)
+    };
+    if error.is_disk_full() {
+        return sql(
+            SqlState::DISK_FULL,
+            "Free space on the disk: reads go on, and writes will by themselves.",
+        );
+    }
+    sql(SqlState::IO_ERROR, "Look at the disk. The server goes on by itself as soon as a write succeeds.")
 }
 
 /// One state for all statements: plans come finished, so it holds configuration, memory and nothing of a session.

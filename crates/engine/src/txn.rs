@@ -26,6 +26,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct TableImage {
     pub rows: Stored,
     pub next_row_id: i64,
+    /// The log's term in which it was made. Beyond, it may hold what the log has lost.
+    pub term: u64,
 }
 
 pub(crate) type SharedImage = Arc<tokio::sync::Mutex<TableImage>>;
@@ -203,7 +205,8 @@ impl Txn {
     /// Submits everything as one commit. Returns 0 where there was nothing to write.
     ///
     /// # Errors
-    /// 58030 and 53100 from the log. What is not acknowledged may still turn out to be durable after a crash.
+    /// 40001 if the log has failed since a table was locked, for then the table's image holds what is lost; 58030 and 53100
+    /// from the log. What is not acknowledged may still turn out to be durable after a crash.
     pub async fn commit(mut self, inner: &Inner, synchronous: bool) -> Result<Commit, SqlError> {
         let writes = std::mem::take(&mut self.writes);
         if writes.is_empty() {
@@ -211,7 +214,8 @@ impl Txn {
             return Ok(Commit(0));
         }
         // Submitting while the locks are held makes the log's order that of the images.
-        let ticket = inner.submit(Transaction { writes, records: Vec::new() }).await?;
+        let term = self.tables.values().map(|locked| locked.image.term).min();
+        let ticket = inner.submit(Transaction { writes, records: Vec::new() }, term).await?;
         for locked in self.tables.values_mut() {
             locked.done.clear();
             locked.next_row_id = locked.image.next_row_id;
@@ -233,9 +237,17 @@ pub(crate) async fn lock_image(
     target: &Target,
     lock_timeout: Option<Duration>,
 ) -> Result<OwnedMutexGuard<TableImage>, SqlError> {
-    let image = inner.image(target).await?;
     let wait = lock_timeout.unwrap_or(LOCK_WAIT);
-    tokio::time::timeout(wait, image.lock_owned()).await.map_err(|_| {
+    let newest = async {
+        loop {
+            let image = inner.image(target).await?.lock_owned().await;
+            // Whoever held it may have seen the log fail.
+            if image.term == inner.writable_term()? {
+                return Ok::<_, SqlError>(image);
+            }
+        }
+    };
+    tokio::time::timeout(wait, newest).await.map_err(|_| {
         if lock_timeout.is_some() {
             SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
         } else {
@@ -244,7 +256,7 @@ pub(crate) async fn lock_image(
                 .detail(format!("Another transaction has held {table} for too long."))
                 .hint("Write tables in the same order in every transaction, and try again.")
         }
-    })
+    })?
 }
 
 /// The statement was planned for columns that the table has no more, or not alone.

@@ -42,6 +42,8 @@ const SEQUENCES_KEPT: usize = 5;
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     topics: HashMap<RelationId, Topic>,
+    /// A repair has given up a part of the log: offsets may be left out.
+    gaps: bool,
     producers: HashMap<(RelationId, PartitionId, u64), Sequences>,
 }
 
@@ -133,6 +135,15 @@ impl Topics {
             None => PartitionFacts { partition, ..PartitionFacts::default() },
         };
         (0..spec.partitions).map(|partition| facts(PartitionId(partition))).collect()
+    }
+
+    /// Takes over what no frame says: how many partitions each topic has.
+    pub fn declare_like(&mut self, other: &Self) {
+        for (topic, known) in &other.topics {
+            if let Some(spec) = known.spec {
+                self.declare(*topic, spec);
+            }
+        }
     }
 
     pub fn watermark(&self, topic: RelationId) -> Option<EventTime> {
@@ -261,10 +272,15 @@ impl Topics {
         }
     }
 
+    /// From here on offsets may be left out.
+    pub fn allow_gaps(&mut self) {
+        self.gaps = true;
+    }
+
     /// Appends a frame that was read.
     pub fn recovered(&mut self, frame: &FrameHeader, stamp: Stamp) -> Result<(), Bad> {
         let expected = self.next_offset(frame.topic, frame.partition);
-        if frame.base_offset != expected {
+        if frame.base_offset != expected && !(self.gaps && frame.base_offset > expected) {
             return Err(format!(
                 "topic {}, partition {}, goes on at offset {} instead of {expected}",
                 frame.topic, frame.partition, frame.base_offset

@@ -25,6 +25,9 @@ pub enum Command {
     Serve,
     /// Start a server with a generated auction stream and three live views, and show them in this terminal
     Demo(DemoOptions),
+    /// Look at the journal of a data directory while no server uses it, and repair it
+    #[command(subcommand)]
+    Log(crate::log::LogCommand),
 }
 
 #[derive(Args, Debug, Clone)]

@@ -1,5 +1,6 @@
 //! A short run of the oracle, and the proof that it would notice a bug.
 
+mod failure;
 mod topics;
 
 use millpond_bench::oracle::{Options, live};
