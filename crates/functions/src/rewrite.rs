@@ -5,6 +5,7 @@
 //! After DataFusion's type coercion, [`rewrite_expr`] (or [`PostgresSemantics`] over a whole plan) replaces what is left
 //! of arithmetic, unary minus and casts by checked kernels, and guards the right side of AND and OR where it may fail.
 
+mod json;
 mod resolve;
 mod zone;
 

@@ -7,6 +7,8 @@ pub(crate) mod clock;
 pub(crate) mod common;
 pub(crate) mod datetime;
 pub(crate) mod field;
+pub(crate) mod introspect;
+pub(crate) mod json;
 pub(crate) mod math;
 pub(crate) mod template;
 pub(crate) mod text;
@@ -249,10 +251,17 @@ pub(crate) fn assignable(from: &SqlType, to: &SqlType) -> bool {
 /// All functions of ours, one by one.
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
     let mut all: Vec<Arc<ScalarUDF>> = Vec::new();
-    let families =
-        [math::functions(), datetime::functions(), text::functions(), crate::window::function::functions()];
+    let families = [
+        math::functions(),
+        datetime::functions(),
+        text::functions(),
+        json::functions(),
+        crate::window::function::functions(),
+    ];
     all.extend(families.into_iter().flatten().map(Function::udf));
     all.extend(clock::functions());
     all.extend(common::functions());
+    all.extend(json::builders());
+    all.extend(introspect::functions());
     all
 }

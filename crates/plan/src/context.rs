@@ -24,6 +24,7 @@ use millpond_sql::RelationName;
 use millpond_types::{RelationId, SqlError, SqlState};
 
 use crate::constant::{session_function, unknown_function};
+use crate::series;
 use crate::sql_types::PostgresTypes;
 use crate::window_sql::WindowPlanner;
 use crate::{Metadata, Planner, RelationFacts, RelationSource};
@@ -214,6 +215,10 @@ impl ContextProvider for Context<'_> {
         static FUNCTIONS: LazyLock<Vec<Arc<datafusion::catalog::TableFunction>>> =
             LazyLock::new(SessionStateDefaults::default_table_functions);
         let name = bare(name).to_lowercase();
+        if matches!(name.as_str(), "generate_series" | "range") {
+            let series = series::planned(&name, &name, args, self.planner.settings.zone())?;
+            return Ok(provider_as_source(Arc::new(series)));
+        }
         let function = FUNCTIONS.iter().find(|f| f.name() == name).ok_or_else(|| {
             let message = format!("function {name} does not exist");
             into_datafusion(

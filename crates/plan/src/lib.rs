@@ -24,6 +24,7 @@ mod parameters;
 mod planner;
 mod prepare;
 mod rules;
+mod series;
 mod source;
 mod sql_types;
 mod trace;

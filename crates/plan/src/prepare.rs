@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use millpond_sql::{RelationName, fold, position_of};
-use millpond_types::SqlError;
+use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
 use crate::{Metadata, literals, names};
@@ -161,6 +161,12 @@ impl VisitorMut for Rewriter<'_> {
         if let Some(columns) = row_comparison(expr) {
             *expr = columns;
         }
+        if let ast::Expr::Collate { expr: inner, collation } = expr {
+            match by_bytes(collation) {
+                Ok(()) => *expr = ast::Expr::Nested(inner.clone()),
+                Err(error) => return ControlFlow::Break(error),
+            }
+        }
         if let Some(call) = prefix_operator(expr) {
             *expr = call;
         }
@@ -232,6 +238,28 @@ fn row_comparison(expr: &ast::Expr) -> Option<ast::Expr> {
         }
         _ => None,
     }
+}
+
+/// Text compares by bytes; collations that say so may be named.
+fn by_bytes(collation: &ast::ObjectName) -> Result<(), SqlError> {
+    use ast::Spanned;
+    let name = collation
+        .0
+        .last()
+        .and_then(|part| part.as_ident())
+        .map(|ident| ident.value.clone())
+        .unwrap_or_default();
+    if ["C", "POSIX", "default", "ucs_basic", "C.UTF-8", "C.utf8"].contains(&name.as_str()) {
+        return Ok(());
+    }
+    let error = SqlError::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("collation \"{name}\" for encoding \"UTF8\" does not exist"),
+    );
+    Err(crate::errors::at_opt(
+        error.hint("Text compares by bytes: COLLATE \"C\"."),
+        position_of(collation.span()),
+    ))
 }
 
 /// PostgreSQL's prefix operators as the calls that they are (chapter 9.3); DataFusion knows only `+`, `-` and NOT.

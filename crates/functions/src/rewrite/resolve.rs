@@ -41,6 +41,9 @@ fn operand(expr: &Expr, schema: &DFSchema) -> Option<Operand> {
 /// The planner's hook.
 pub(super) fn binary(raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
     let RawBinaryExpr { op, left, right } = raw;
+    if let Some(call) = super::json::operator(&op, &left, &right, schema)? {
+        return Ok(PlannerResult::Planned(call));
+    }
     let operation = match op {
         BinaryOperator::Plus => Some(Operation::Add),
         BinaryOperator::Minus => Some(Operation::Subtract),

@@ -75,6 +75,7 @@ fn function(call: ScalarFunction, schema: &DFSchema, zone: Zone) -> Result<Trans
         Ok::<_, datafusion::error::DataFusionError>(())
     };
     match func.name() {
+        "make_timestamptz" if args.len() == 6 => args.push(name),
         "date_trunc" if args.len() == 2 && has_zone(args.get(1)) => args.push(name),
         "extract" | "date_part" if has_zone(args.get(1)) => {
             let field = literal_text(&args[0]).to_ascii_lowercase();

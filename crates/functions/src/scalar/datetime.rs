@@ -11,7 +11,7 @@ use super::field::{Field, Moment};
 use super::{Function, Kind, Texts, Values, assignable, exactly, rows, template, texts};
 use crate::calendar::{self, Civil, DAY, civil_from_days, days_from_civil, days_in_month};
 use crate::kernel::{Side, try_binary, try_unary};
-use crate::operator::temporal::{move_timestamp, timestamp_range, zone_of};
+use crate::operator::temporal::{timestamp_range, zone_of};
 use crate::text::datetime::in_range;
 use crate::text::interval::Parts;
 use crate::text::zone::Zone;
@@ -39,6 +39,14 @@ pub(crate) fn functions() -> Vec<Function> {
         new("to_timestamp", &[Float8], Timestamptz, to_timestamp),
         new("make_date", &[Int4, Int4, Int4], Date, make_date),
         new("make_timestamp", &[Int4, Int4, Int4, Int4, Int4, Float8], Timestamp, make_timestamp),
+        new("make_time", &[Int4, Int4, Float8], Time, make_time),
+        Function::new(
+            "make_timestamptz",
+            Kind::Immutable,
+            instant_arguments,
+            |_| Timestamptz,
+            make_timestamptz,
+        ),
         new("justify_hours", &[Interval], Interval, |s, _| justify(s, true, false)),
         new("justify_days", &[Interval], Interval, |s, _| justify(s, false, true)),
         new("justify_interval", &[Interval], Interval, |s, _| justify(s, true, true)),
@@ -328,6 +336,61 @@ fn timezone(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
     Ok(Arc::new(builder.finish().with_timezone_opt(zone_of(result))))
 }
 
+/// Six numbers, and perhaps a zone.
+fn instant_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
+    use SqlType::*;
+    let mut wanted = vec![Int4, Int4, Int4, Int4, Int4, Float8];
+    if types.len() == 7 {
+        wanted.push(Text);
+    }
+    let fits =
+        types.len() == wanted.len() && types.iter().zip(&wanted).all(|(ty, want)| assignable(ty, want));
+    fits.then_some(wanted)
+}
+
+fn make_timestamptz(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    let local = make_timestamp(&sides[..6], &SqlType::Timestamp)?;
+    let local = local.as_primitive::<Micros>();
+    let mut zones = sides.get(6).map(Cached::new);
+    let mut builder = TimestampMicrosecondBuilder::with_capacity(local.len());
+    for row in 0..local.len() {
+        let zone = match &mut zones {
+            None => Some(Zone::UTC),
+            Some(zones) => zones.get(row, zone_named)?,
+        };
+        match (local.is_valid(row), zone) {
+            (true, Some(zone)) => {
+                let utc = zone.to_utc(local.value(row)).filter(|t| in_range(*t));
+                builder.append_value(utc.ok_or_else(timestamp_range)?);
+            }
+            _ => builder.append_null(),
+        }
+    }
+    Ok(Arc::new(builder.finish().with_timezone_opt(zone_of(&SqlType::Timestamptz))))
+}
+
+fn make_time(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    let (hours, minutes) = (Values::<Int32Type>::of(&sides[0]), Values::<Int32Type>::of(&sides[1]));
+    let seconds = Values::<Float64Type>::of(&sides[2]);
+    let mut builder = Time64MicrosecondBuilder::with_capacity(rows(sides));
+    for row in 0..rows(sides) {
+        let (Some(h), Some(m), Some(s)) = (hours.get(row), minutes.get(row), seconds.get(row)) else {
+            builder.append_null();
+            continue;
+        };
+        let micros =
+            i64::from(h) * calendar::HOUR + i64::from(m) * calendar::MINUTE + (s * 1e6).round() as i64;
+        if !(0..=24).contains(&h) || !(0..60).contains(&m) || !(0.0..=60.0).contains(&s) || micros > DAY {
+            return Err(SqlError::new(
+                SqlState::DATETIME_FIELD_OVERFLOW,
+                format!("time field value out of range: {h}:{m:02}:{s:02}"),
+            ));
+        }
+        builder.append_value(micros);
+    }
+    Ok(Arc::new(builder.finish()))
+}
+
 /// Months and days are those of the zone's calendar, hours are hours.
 fn move_in_zone(sides: &[Side], sign: i64) -> Result<ArrayRef, SqlError> {
     let (times, spans) = (Values::<Micros>::of(&sides[0]), Values::<Span>::of(&sides[1]));
@@ -340,14 +403,7 @@ fn move_in_zone(sides: &[Side], sign: i64) -> Result<ArrayRef, SqlError> {
             builder.append_null();
             continue;
         };
-        let span = Parts::from(span);
-        let days = Parts { micros: 0, ..span };
-        let moved = zone
-            .to_local(time)
-            .and_then(|local| move_timestamp(local, days, sign))
-            .and_then(|local| zone.to_utc(local))
-            .and_then(|utc| utc.checked_add(span.micros.checked_mul(sign)?))
-            .filter(|t| in_range(*t));
+        let moved = zone.moved(time, span.into(), sign);
         builder.append_value(moved.ok_or_else(timestamp_range)?);
     }
     Ok(Arc::new(builder.finish().with_timezone_opt(zone_of(&SqlType::Timestamptz))))

@@ -26,9 +26,19 @@ pub(crate) fn normal_form(text: &str) -> Result<String, SqlError> {
     if reader.at < text.len() { Err(reader.bad()) } else { Ok(out) }
 }
 
-struct Reader<'a> {
-    text: &'a str,
-    at: usize,
+pub(super) struct Reader<'a> {
+    pub text: &'a str,
+    pub at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// The next value as it stands.
+    pub fn part(&mut self) -> Result<&'a str, SqlError> {
+        self.space();
+        let from = self.at;
+        self.value(&mut String::new(), 0)?;
+        Ok(&self.text[from..self.at])
+    }
 }
 
 impl Reader<'_> {
@@ -44,16 +54,16 @@ impl Reader<'_> {
         }
     }
 
-    fn space(&mut self) {
+    pub fn space(&mut self) {
         let rest = &self.text.as_bytes()[self.at..];
         self.at += rest.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
     }
 
-    fn peek(&self) -> Option<u8> {
+    pub fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), SqlError> {
+    pub fn expect(&mut self, byte: u8) -> Result<(), SqlError> {
         self.space();
         if self.peek() != Some(byte) {
             return Err(self.bad());

@@ -8,6 +8,7 @@ pub(crate) mod bytes;
 pub(crate) mod datetime;
 pub(crate) mod interval;
 pub(crate) mod json;
+pub(crate) mod json_path;
 pub(crate) mod number;
 pub(crate) mod zone;
 

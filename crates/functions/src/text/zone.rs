@@ -2,7 +2,10 @@
 
 use chrono::{NaiveDate, NaiveDateTime, Offset, TimeZone};
 
+use super::datetime::in_range;
+use super::interval::Parts;
 use crate::calendar::{self, HOUR, MINUTE, SECOND};
+use crate::operator::temporal::move_timestamp;
 
 /// A time zone, as named in a text, in `AT TIME ZONE`, or by the setting TimeZone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +86,18 @@ impl Zone {
             return offset_of(rest).map(|o| Self::Fixed(if *sign == b'-' { -o } else { o }));
         }
         named(text)
+    }
+
+    /// The instant that is `span` after `utc`: months and days by the zone's calendar, hours as they pass.
+    pub fn later(self, utc: i64, span: arrow::datatypes::IntervalMonthDayNano) -> Option<i64> {
+        let span = Parts::from(span);
+        self.moved(utc, span, 1)
+    }
+
+    pub(crate) fn moved(self, utc: i64, span: Parts, sign: i64) -> Option<i64> {
+        let days = Parts { micros: 0, ..span };
+        let local = move_timestamp(self.to_local(utc)?, days, sign)?;
+        self.to_utc(local)?.checked_add(span.micros.checked_mul(sign)?).filter(|t| in_range(*t))
     }
 
     /// A spelling that [`Zone::parse`] reads.
