@@ -11,11 +11,11 @@ use millpond_types::{EventTime, PartitionId, RelationId};
 
 use crate::report::{Report, percentiles};
 
-const TOPIC: RelationId = RelationId(1);
+pub(crate) const TOPIC: RelationId = RelationId(1);
 const SECONDS: f64 = 3.0;
 
 /// Bids with five columns.
-fn bids(rows: usize) -> RecordBatch {
+pub(crate) fn bids(rows: usize) -> RecordBatch {
     let n = rows as i64;
     let columns: [(&str, ArrayRef); 5] = [
         ("auction", Arc::new(Int64Array::from_iter_values((0..n).map(|i| i % 100)))),
@@ -32,7 +32,7 @@ fn bids(rows: usize) -> RecordBatch {
     RecordBatch::try_from_iter(columns).expect("five columns of one length")
 }
 
-fn transaction(batch: &RecordBatch) -> Transaction {
+pub(crate) fn transaction(batch: &RecordBatch) -> Transaction {
     Transaction {
         writes: vec![Write {
             topic: TOPIC,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use millpond_bench::report::Report;
-use millpond_bench::{append, catch_up, checkpoint, latency, oracle};
+use millpond_bench::{append, catch_up, checkpoint, latency, oracle, recovery};
 
 #[derive(Parser)]
 #[command(name = "millpond-bench")]
@@ -17,11 +17,14 @@ struct Arguments {
 enum Command {
     /// Every benchmark: a table, then JSON
     Bench {
-        /// Only these: append, catch-up, checkpoint, latency
+        /// Only these: append, catch-up, checkpoint, latency, recovery
         only: Vec<String>,
         /// Bids of the catch-up benchmark
         #[arg(long, default_value_t = 10_000_000)]
         bids: u64,
+        /// Megabytes of each log of the recovery benchmark
+        #[arg(long, default_value_t = 2_000)]
+        log_megabytes: u64,
         /// Where to write [default: a temporary folder]
         #[arg(long)]
         dir: Option<PathBuf>,
@@ -46,7 +49,9 @@ enum Command {
 #[tokio::main]
 async fn main() -> Result<(), String> {
     match Arguments::parse().command {
-        Command::Bench { only, bids, dir, json } => bench(&only, bids, dir, json).await,
+        Command::Bench { only, bids, log_megabytes, dir, json } => {
+            bench(&only, bids, log_megabytes, dir, json).await
+        }
         Command::Oracle { seeds, from, skip_retraction } => run_oracle(seeds, from, skip_retraction).await,
     }
 }
@@ -54,6 +59,7 @@ async fn main() -> Result<(), String> {
 async fn bench(
     only: &[String],
     bids: u64,
+    log_megabytes: u64,
     dir: Option<PathBuf>,
     json: Option<PathBuf>,
 ) -> Result<(), String> {
@@ -73,6 +79,9 @@ async fn bench(
     }
     if wanted("latency") {
         latency::run(&mut report, &dir).await?;
+    }
+    if wanted("recovery") {
+        recovery::run(&mut report, &dir, log_megabytes)?;
     }
     println!("\n{}", report.json());
     if let Some(path) = json {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_engine::{Engine, EngineConfig, Session, SessionInfo, SystemCatalog, rows};
-use millpond_env::sim::{Sim, Survivors};
+use millpond_env::sim::{Fault, Sim, Survivors};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -45,6 +45,10 @@ struct World {
     /// What was acknowledged: id to (k, v, x), as text.
     table: BTreeMap<i32, (String, String, String)>,
     source_rows: usize,
+    /// Partitions of the source.
+    partitions: usize,
+    /// Columns that were added to source and table, each with what rows have that were written without it.
+    added: [Vec<(&'static str, Option<i32>)>; 2],
     clock: i64,
     life: Life,
     log: String,
@@ -89,6 +93,8 @@ pub async fn live(seed: u64, options: &Options) -> Result<Life, String> {
         views: Vec::new(),
         table: BTreeMap::new(),
         source_rows: 0,
+        partitions: 1,
+        added: Default::default(),
         clock: 0,
         life: Life::default(),
     };
@@ -103,9 +109,12 @@ pub async fn live(seed: u64, options: &Options) -> Result<Life, String> {
 impl World {
     async fn run(&mut self) -> Result<(), String> {
         self.open().await?;
-        self.sql(
-            "CREATE SOURCE s (k int, v int, p bigint, x text, ts timestamp, WATERMARK FOR ts AS ts - INTERVAL '5 seconds')",
-        )
+        self.partitions = [1, 1, 2, 5][self.rng.random_range(0..4)];
+        let key = ["", ", partition_by = 'k'", ", partition_by = 'x, v'"][self.rng.random_range(0..3)];
+        self.sql(&format!(
+            "CREATE SOURCE s (k int, v int, p bigint, x text, ts timestamp, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') WITH (partitions = {}{key})",
+            self.partitions
+        ))
         .await?;
         self.sql("CREATE TABLE t (id int PRIMARY KEY, k int, v bigint, x text)").await?;
         self.sql("CREATE TABLE u (k int, v numeric(10,2))").await?;
@@ -150,17 +159,39 @@ impl World {
             62..72 => self.delete_table().await,
             72..82 => self.change_keyless().await,
             82..88 => self.transaction().await,
-            88..92 => self.create_view().await,
-            92..95 => {
+            88..91 => self.create_view().await,
+            91 => self.alter().await,
+            92..94 => {
                 self.drew("checkpoint");
                 self.sql("CHECKPOINT").await.map(|_| ())
             }
+            94..97 => self.failing_disk().await,
             _ => self.crash().await,
         }
     }
 
     fn drew(&mut self, rule: &'static str) {
         *self.life.rules.entry(rule).or_default() += 1;
+    }
+
+    async fn alter(&mut self) -> Result<(), String> {
+        if self.rng.random_bool(0.3) {
+            self.drew("more partitions");
+            self.partitions += self.rng.random_range(1..3);
+            return self
+                .sql(&format!("ALTER SOURCE s SET (partitions = {})", self.partitions))
+                .await
+                .map(|_| ());
+        }
+        self.drew("add column");
+        let table = self.rng.random_range(0..2);
+        let Some(name) = ["c1", "c2", "c3"].get(self.added[table].len()) else { return Ok(()) };
+        let default = self.rng.random_bool(0.6).then(|| self.rng.random_range(0..20));
+        let clause = default.map_or_else(String::new, |value| format!(" NOT NULL DEFAULT {value}"));
+        let relation = ["SOURCE s", "TABLE t"][table];
+        self.sql(&format!("ALTER {relation} ADD COLUMN {name} int{clause}")).await?;
+        self.added[table].push((name, default));
+        Ok(())
     }
 
     fn number(&mut self, below: i32) -> String {
@@ -285,6 +316,59 @@ impl World {
         Ok(())
     }
 
+    /// One of the next calls of the disk fails, in the middle of a transaction; or there is no space for a while. What fails
+    /// is not there afterwards, and writing goes on without a restart.
+    async fn failing_disk(&mut self) -> Result<(), String> {
+        let full = self.rng.random_bool(0.3);
+        self.drew(if full { "full disk" } else { "failed write or sync" });
+        if full {
+            self.sim.disk.set_reserves(self.rng.random_bool(0.5));
+            self.sim.disk.set_capacity(Some(self.sim.disk.used()));
+        } else {
+            let call = self.sim.disk.changes() + self.rng.random_range(0..3);
+            self.sim.disk.fault_at(call, Fault::Error(std::io::ErrorKind::Other));
+        }
+        for _ in 0..4 {
+            let before = (self.table.clone(), self.source_rows);
+            let result = if self.rng.random_bool(0.5) {
+                self.update_table().await
+            } else {
+                self.insert_source().await
+            };
+            match result {
+                Ok(()) => continue,
+                Err(why) if ["58030", "53100"].iter().any(|state| why.starts_with(state)) => {
+                    let _ = writeln!(self.log, "-- {why}");
+                }
+                Err(why) => return Err(why),
+            }
+            // Neither is a statement of several transactions, so nothing of it has happened.
+            if full {
+                self.sql("SELECT count(*) FROM t")
+                    .await
+                    .map_err(|why| format!("a full disk, a read: {why}"))?;
+            }
+            (self.table, self.source_rows) = before;
+            break;
+        }
+        self.sim.disk.set_capacity(None);
+        self.sim.disk.set_reserves(true);
+        self.sim.disk.heal();
+        self.healed().await
+    }
+
+    /// Waits until the log takes writes again.
+    async fn healed(&mut self) -> Result<(), String> {
+        for _ in 0..5_000 {
+            if self.engine.as_ref().is_none_or(|engine| engine.status().healthy) {
+                return Ok(());
+            }
+            self.sim.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Err("the log does not go on by itself".to_owned())
+    }
+
     async fn crash(&mut self) -> Result<(), String> {
         self.drew("crash");
         self.life.crashes += 1;
@@ -314,13 +398,16 @@ impl World {
     fn relation(&mut self) -> (String, Vec<(&'static str, Kind)>, bool) {
         use Kind::{Number, Text, Time};
         let choice = self.rng.random_range(0..3 + self.views.len());
+        let added = |table: usize| self.added[table].iter().map(|(name, _)| (*name, Number));
         match choice {
-            0 => (
-                "s".into(),
-                vec![("k", Number), ("v", Number), ("p", Number), ("x", Text), ("ts", Time)],
-                true,
-            ),
-            1 => ("t".into(), vec![("id", Number), ("k", Number), ("v", Number), ("x", Text)], false),
+            0 => {
+                let columns = [("k", Number), ("v", Number), ("p", Number), ("x", Text), ("ts", Time)];
+                ("s".into(), columns.into_iter().chain(added(0)).collect(), true)
+            }
+            1 => {
+                let columns = [("id", Number), ("k", Number), ("v", Number), ("x", Text)];
+                ("t".into(), columns.into_iter().chain(added(1)).collect(), false)
+            }
             2 => ("u".into(), vec![("k", Number), ("v", Number)], false),
             n => {
                 self.drew("view on a view");
@@ -464,6 +551,22 @@ impl World {
         let n = self.sql("SELECT count(*) FROM s").await?;
         if n[0][0] != self.source_rows.to_string() {
             return Err(format!("the source has {} rows, {} were acknowledged", n[0][0], self.source_rows));
+        }
+        let rows = [self.source_rows, self.table.len()];
+        for (table, (name, rows)) in ["s", "t"].into_iter().zip(rows).enumerate() {
+            for (column, value) in self.added[table].clone() {
+                // No statement of the grammar gives it another value.
+                let is = value.map_or("IS NULL".to_owned(), |value| format!("= {value}"));
+                let n = self.sql(&format!("SELECT count(*) FROM {name} WHERE {column} {is}")).await?;
+                if n[0][0] != rows.to_string() {
+                    return Err(format!("{} of {rows} rows of {name} have {column} {is}", n[0][0]));
+                }
+            }
+        }
+        let offsets = "SELECT count(*) FROM (SELECT min(_offset) AS lo, max(_offset) AS hi, count(*) AS n, count(DISTINCT _offset) AS d FROM s GROUP BY _partition) AS p WHERE lo <> 0 OR hi <> n - 1 OR d <> n";
+        let wrong = self.sql(offsets).await?;
+        if wrong[0][0] != "0" {
+            return Err("the offsets of a partition have gaps".to_owned());
         }
         let found = self.sql("SELECT id, k, v, x FROM t ORDER BY id").await?;
         let bare = |text: &String| match text.as_str() {

@@ -9,7 +9,7 @@ use std::fmt;
 use millpond_types::{RelationId, SqlError, SqlState};
 use serde::{Deserialize, Serialize};
 
-use crate::relation::{Column, Relation};
+use crate::relation::{Column, Layout, Relation};
 
 /// The newest version of the envelope, which is the one written.
 pub const VERSION: u32 = 1;
@@ -50,9 +50,20 @@ pub enum Change {
         column: usize,
         name: String,
     },
+    /// Behind the columns that are there.
     AddColumn {
         id: RelationId,
         column: Column,
+    },
+    /// Of a source or table.
+    SetLayout {
+        id: RelationId,
+        layout: Layout,
+    },
+    /// The statement of an ALTER, as the user wrote it, behind the definition.
+    Amend {
+        id: RelationId,
+        statement: String,
     },
     /// `None` takes an option away.
     SetOptions {

@@ -20,8 +20,8 @@ pub mod snapshot;
 pub use change::{Change, ChangeError};
 pub use dependants::DropPlan;
 pub use relation::{
-    Column, Connector, Emit, Frozen, Index, MaterializedView, Relation, RelationKind, Sink, SinkTarget,
-    Source, Table, View, Watermark,
+    Column, Connector, Emit, Frozen, Index, Layout, MaterializedView, Relation, RelationKind, Sink,
+    SinkTarget, Source, Table, View, Watermark,
 };
 pub use snapshot::{Catalog, SYSTEM_SCHEMAS, Schema};
 

@@ -47,12 +47,27 @@ pub struct Column {
     pub generated: Option<String>,
     #[serde(default)]
     pub comment: Option<String>,
+    /// The commit of the ALTER that added it; 0 for a column of the CREATE. Added columns stand last.
+    #[serde(default)]
+    pub added_at: Commit,
+    /// Of an added column: what rows have that were written without it, as text; `None` is NULL.
+    #[serde(default)]
+    pub missing: Option<String>,
 }
 
 impl Column {
     /// A plain column: no default, nothing generated.
     pub fn new(name: impl Into<String>, ty: SqlType, nullable: bool) -> Self {
-        Self { name: name.into(), ty, nullable, default: None, generated: None, comment: None }
+        Self {
+            name: name.into(),
+            ty,
+            nullable,
+            default: None,
+            generated: None,
+            comment: None,
+            added_at: Commit(0),
+            missing: None,
+        }
     }
 }
 
@@ -74,7 +89,36 @@ pub struct Source {
     pub watermark: Option<Watermark>,
     #[serde(default)]
     pub connector: Option<Connector>,
+    #[serde(flatten)]
+    pub layout: Layout,
+}
+
+/// How a topic's rows are spread over partitions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// At least one; only ever more.
+    #[serde(default = "one")]
     pub partitions: u32,
+    /// Indices of the columns whose hash chooses the partition. Empty: batches go to the partitions in turn.
+    #[serde(default)]
+    pub partition_by: Vec<usize>,
+    /// Microseconds without a row after which a partition no longer holds the watermark back; 0 for never.
+    #[serde(default = "five_minutes")]
+    pub idle_timeout: i64,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn five_minutes() -> i64 {
+    300_000_000
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { partitions: one(), partition_by: Vec::new(), idle_timeout: five_minutes() }
+    }
 }
 
 /// A relation that can be updated: a topic whose records are key and new image.
@@ -90,6 +134,9 @@ pub struct Table {
     pub append_only: bool,
     #[serde(default)]
     pub watermark: Option<Watermark>,
+    /// Of one partition where rows change.
+    #[serde(flatten)]
+    pub layout: Layout,
 }
 
 /// `WATERMARK FOR column AS expression`
@@ -248,6 +295,23 @@ impl Relation {
         match &self.kind {
             RelationKind::Source(source) => source.watermark.as_ref(),
             RelationKind::Table(table) => table.watermark.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Of a source or table.
+    pub fn layout(&self) -> Option<&Layout> {
+        match &self.kind {
+            RelationKind::Source(source) => Some(&source.layout),
+            RelationKind::Table(table) => Some(&table.layout),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn layout_mut(&mut self) -> Option<&mut Layout> {
+        match &mut self.kind {
+            RelationKind::Source(source) => Some(&mut source.layout),
+            RelationKind::Table(table) => Some(&mut table.layout),
             _ => None,
         }
     }

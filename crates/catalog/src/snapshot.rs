@@ -7,7 +7,7 @@ use millpond_types::{Commit, RelationId, SqlError, SqlState};
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
-use crate::relation::{Relation, RelationKind};
+use crate::relation::{Column, Layout, Relation, RelationKind};
 
 /// Schemas that always exist and that users cannot add to.
 pub const SYSTEM_SCHEMAS: [&str; 3] = ["pg_catalog", "information_schema", "millpond"];
@@ -58,6 +58,23 @@ impl Catalog {
     /// Grows with every change.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// The catalog as a definition saw it that was made at `commit`: relations without the columns that were added since. The
+    /// text of a query with `*` in it keeps its meaning so.
+    pub fn as_of(self: &Arc<Self>, commit: Commit) -> Arc<Self> {
+        let is_later = |column: &Column| column.added_at > commit;
+        let has_grown = |relation: &Relation| relation.columns.last().is_some_and(is_later);
+        if !self.relations.values().any(|relation| has_grown(relation)) {
+            return Arc::clone(self);
+        }
+        let mut before = (**self).clone();
+        for relation in before.relations.values_mut() {
+            if has_grown(relation) {
+                Arc::make_mut(relation).columns.retain(|column| !is_later(column));
+            }
+        }
+        Arc::new(before)
     }
 
     /// The next catalog. `commit` is that of the record, and becomes `created_at` of what is created.
@@ -163,8 +180,24 @@ impl Catalog {
             Change::AddColumn { id, column } => {
                 let relation = self.edit(*id)?;
                 check_new_column(relation, &column.name)?;
-                relation.columns.push(column.clone());
+                relation.columns.push(Column { added_at: commit, ..column.clone() });
                 relation.schema_version += 1;
+            }
+            Change::SetLayout { id, layout } => {
+                let relation = self.edit(*id)?;
+                let columns = relation.columns.len();
+                let described = relation.described();
+                let wrong = || SqlError::internal(format!("{described} cannot have that layout"));
+                let now = relation.layout_mut().ok_or_else(wrong)?;
+                if layout.partitions < now.partitions || layout.partition_by.iter().any(|c| *c >= columns) {
+                    return Err(wrong());
+                }
+                now.clone_from(layout);
+            }
+            Change::Amend { id, statement } => {
+                let relation = self.edit(*id)?;
+                relation.definition.push_str(";\n");
+                relation.definition.push_str(statement);
             }
             Change::SetOptions { id, options } => {
                 let relation = self.edit(*id)?;
@@ -228,12 +261,14 @@ impl Catalog {
         }
         let within =
             |columns: &[usize], of: &Relation| columns.iter().all(|column| *column < of.columns.len());
+        let laid_out = |layout: &Layout| layout.partitions > 0 && within(&layout.partition_by, relation);
         let fits = match &relation.kind {
             RelationKind::Source(source) => {
-                source.partitions > 0 && source.watermark.iter().all(|w| within(&[w.column], relation))
+                laid_out(&source.layout) && source.watermark.iter().all(|w| within(&[w.column], relation))
             }
             RelationKind::Table(table) => {
-                within(&table.primary_key, relation)
+                laid_out(&table.layout)
+                    && within(&table.primary_key, relation)
                     && table.watermark.iter().all(|w| within(&[w.column], relation))
             }
             RelationKind::Index(index) => {

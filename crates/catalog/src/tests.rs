@@ -1,6 +1,7 @@
 //! Catalogs built by changes, and what they answer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use millpond_sql::RelationName;
 use millpond_sql::statement::ObjectKind;
@@ -32,12 +33,17 @@ fn table() -> RelationKind {
         primary_key_name: None,
         append_only: false,
         watermark: None,
+        layout: Layout::default(),
     })
 }
 
 fn source() -> RelationKind {
     let watermark = Watermark { column: 1, expression: "ts - INTERVAL '5 seconds'".into() };
-    RelationKind::Source(Source { watermark: Some(watermark), connector: None, partitions: 4 })
+    RelationKind::Source(Source {
+        watermark: Some(watermark),
+        connector: None,
+        layout: Layout { partitions: 4, ..Layout::default() },
+    })
 }
 
 fn materialized_view() -> RelationKind {
@@ -336,6 +342,48 @@ fn records_and_catalogs_survive_their_bytes() {
 }
 
 #[test]
+fn a_definition_sees_the_columns_that_were_there_when_it_was_made() {
+    let mut catalog = Catalog::new();
+    let id = create(&mut catalog, "s", source(), &[]);
+    let columns = |catalog: &Catalog| catalog.relation(id).unwrap().columns.len();
+    let before = columns(&catalog);
+    let same = Arc::new(catalog.clone());
+    assert!(Arc::ptr_eq(&same.as_of(Commit(0)), &same), "nothing was added, nothing is copied");
+    let column = Column::new("added", SqlType::Int4, true);
+    let statement = "ALTER SOURCE s ADD COLUMN added int".to_owned();
+    let change =
+        Change::Batch { changes: vec![Change::AddColumn { id, column }, Change::Amend { id, statement }] };
+    let catalog = Arc::new(catalog.apply(&change, Commit(20_000)).unwrap());
+    assert_eq!(columns(&catalog), before + 1);
+    assert_eq!(columns(&catalog.as_of(Commit(19_999))), before);
+    assert_eq!(columns(&catalog.as_of(Commit(20_000))), before + 1);
+    let s = catalog.relation(id).unwrap();
+    assert_eq!((s.columns[before].added_at, s.schema_version), (Commit(20_000), 1));
+    assert!(s.definition.ends_with(";\nALTER SOURCE s ADD COLUMN added int"), "{}", s.definition);
+    let text = serde_json::to_string(&*catalog).unwrap();
+    assert_eq!(serde_json::from_str::<Catalog>(&text).unwrap(), *catalog);
+}
+
+#[test]
+fn a_topic_gets_more_partitions_and_never_fewer() {
+    let mut catalog = Catalog::new();
+    let id = create(&mut catalog, "s", source(), &[]);
+    let change = |partitions| {
+        let layout = Layout { partitions, partition_by: vec![0], idle_timeout: 5 };
+        let change = Change::SetLayout { id, layout };
+        assert_eq!(Change::decode(&change.encode()), Ok(change.clone()));
+        change
+    };
+    catalog = catalog.apply(&change(9), Commit(1)).unwrap();
+    let layout = catalog.relation(id).unwrap().layout().unwrap();
+    assert_eq!((layout.partitions, layout.idle_timeout), (9, 5));
+    assert!(catalog.apply(&change(8), Commit(2)).is_err());
+    let view = create(&mut catalog, "v", materialized_view(), &[id]);
+    let of_a_view = Change::SetLayout { id: view, layout: Layout::default() };
+    assert!(catalog.apply(&of_a_view, Commit(3)).is_err());
+}
+
+#[test]
 fn a_record_of_today_is_readable_for_ever() {
     let text = r#"{"v":1,"change":{"op":"create_relation","relation":{"id":16384,"schema":"public","name":"bid",
         "kind":{"type":"source","watermark":{"column":0,"expression":"ts"},"partitions":1},
@@ -346,4 +394,5 @@ fn a_record_of_today_is_readable_for_ever() {
     let bid = catalog.find("public", "bid").unwrap();
     assert_eq!((bid.created_at, bid.watermark().map(|w| w.column)), (Commit(3), Some(0)));
     assert_eq!(bid.described(), "source bid");
+    assert_eq!(bid.layout(), Some(&Layout::default()));
 }

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::changes::{Changes, Piece};
 use crate::driver::guarded;
 use crate::reject::{ErrorRow, LateRow};
+use crate::shape::Shape;
 use crate::snapshot::FrameFacts;
 use crate::view::{Stepped, View, history_piece};
 
@@ -29,7 +30,7 @@ pub(crate) struct SpooledEpoch {
 #[derive(Default)]
 pub(crate) struct History {
     /// Frames of append-only relations up to the cut.
-    pub topics: Vec<(RelationId, Vec<FrameRef>)>,
+    pub topics: Vec<(RelationId, Arc<Shape>, Vec<FrameRef>)>,
     /// Contents of tables and views at the cut, and how many of the columns are declared.
     pub heaps: Vec<(RelationId, Arc<HeapSnapshot>, usize)>,
     /// Watermarks at the cut.
@@ -44,7 +45,7 @@ impl History {
     }
 
     pub fn is_small(&self) -> bool {
-        let frames: usize = self.topics.iter().flat_map(|(_, f)| f).map(|f| f.rows as usize).sum();
+        let frames: usize = self.topics.iter().flat_map(|(_, _, f)| f).map(|f| f.rows as usize).sum();
         let heaps: usize = self.heaps.iter().map(|(_, heap, _)| heap.rows()).sum();
         let epochs: usize = self.epochs.iter().map(|e| e.changes.rows).sum();
         frames + heaps + epochs <= SMALL_ROWS
@@ -57,6 +58,8 @@ pub(crate) struct Job {
     pub log: Log,
     pub pool: Arc<rayon::ThreadPool>,
     pub epoch_rows: usize,
+    /// Of the live state that waits for the view.
+    pub generation: u64,
     pub rows_done: Arc<AtomicU64>,
 }
 
@@ -78,6 +81,7 @@ fn steps(frames: &[FrameRef], rows_min: usize) -> impl Iterator<Item = &[FrameRe
 /// A view that has seen its history, or why it could not.
 pub(crate) struct Built {
     pub id: RelationId,
+    pub generation: u64,
     pub view: Result<View, String>,
     pub errors: Vec<(ErrorRow, i64)>,
     pub late: Vec<(LateRow, i64)>,
@@ -85,11 +89,14 @@ pub(crate) struct Built {
 
 impl Job {
     pub fn run(mut self) -> Built {
-        let id = self.view.id();
+        let (id, generation) = (self.view.id(), self.generation);
         let mut refused = Stepped::default();
         match guarded(|| self.feed(&mut refused)) {
-            Ok(()) => Built { id, view: Ok(self.view), errors: refused.errors, late: refused.late },
-            Err(why) => Built { id, view: Err(why), errors: Vec::new(), late: Vec::new() },
+            Ok(()) => {
+                let Stepped { errors, late, .. } = refused;
+                Built { id, generation, view: Ok(self.view), errors, late }
+            }
+            Err(why) => Built { id, generation, view: Err(why), errors: Vec::new(), late: Vec::new() },
         }
     }
 
@@ -104,8 +111,8 @@ impl Job {
                 self.step(&changes, refused)?;
             }
         }
-        for (relation, frames) in history.topics {
-            self.feed_topic(relation, &frames, refused)?;
+        for (relation, shape, frames) in history.topics {
+            self.feed_topic(relation, &shape, &frames, refused)?;
         }
         // Windows close last: every row has its own frame's watermark with it.
         let ends = Changes { watermarks: history.watermarks, ..Changes::default() };
@@ -120,6 +127,7 @@ impl Job {
     fn feed_topic(
         &mut self,
         relation: RelationId,
+        shape: &Shape,
         frames: &[FrameRef],
         refused: &mut Stepped,
     ) -> Result<(), String> {
@@ -127,6 +135,7 @@ impl Job {
         let read = |frames: &[FrameRef]| -> Result<Changes, String> {
             let read = |frame: &FrameRef| {
                 let batch = log.read(frame, None).map_err(|e| e.to_string())?;
+                let batch = shape.complete(&batch).map_err(|e| e.to_string())?;
                 Ok::<_, String>(Piece { delta: Delta::insert(batch), facts: Some(FrameFacts::of(frame)) })
             };
             let pieces: Vec<Piece> = frames.par_iter().map(read).collect::<Result<_, _>>()?;

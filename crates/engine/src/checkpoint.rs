@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use millpond_catalog::Catalog;
+use millpond_catalog::{Catalog, Relation};
 use millpond_env::Clock;
 use millpond_state::{Change, Checkpoints, HeapRun, KeyedRun, Manifest, ManifestDraft, Merged, NewRun, Run};
 use millpond_types::{Commit, EventTime, RelationId, SqlError, SqlState};
@@ -69,6 +69,15 @@ impl Frozen {
             );
         }
         states.extend(named.into_values());
+    }
+}
+
+/// The state that holds a table's rows. With added columns it is another one: runs of a state have the same columns.
+pub(crate) fn table_state(table: &Relation) -> String {
+    let id = table.id;
+    match table.columns.iter().filter(|column| column.added_at > Commit(0)).count() {
+        0 => format!("table/{id}/rows"),
+        added => format!("table/{id}/rows+{added}"),
     }
 }
 
@@ -136,6 +145,13 @@ impl Checkpointer {
             commands,
             lost: false,
         }
+    }
+
+    /// Live state is made again out of the newest manifest: what earlier state has left over for the next one is void.
+    pub fn begin_anew(&mut self) -> Checkpoints {
+        self.carried.clear();
+        self.lost = false;
+        self.checkpoints.clone()
     }
 
     pub fn is_busy(&self) -> bool {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::inner::Inner;
+use crate::partition::spread;
 use crate::reject::{ErrorRow, cut, errors_write, row_text};
 use crate::target::Target;
 
@@ -110,6 +111,8 @@ async fn pump(
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), SqlError> {
     let Some(inner) = weak.upgrade() else { return Ok(()) };
+    // Rows follow each other by position: after a failure of the log they begin again where it really ends.
+    let term = inner.writable_term()?;
     let position = inner.log.positions(id);
     let mut source = millpond_connect::open_source(spec, &inner.env, position.as_deref()).await?;
     let mut in_flight: VecDeque<Ticket> = VecDeque::new();
@@ -139,7 +142,7 @@ async fn pump(
                 });
                 let rejected = rejected.collect();
                 let transaction = transaction(&target, &rows.batch, rows.position, rejected)?;
-                in_flight.push_back(inner.submit(transaction).await?);
+                in_flight.push_back(inner.submit(transaction, Some(term)).await?);
                 if in_flight.len() > IN_FLIGHT
                     && let Some(ticket) = in_flight.pop_front()
                 {
@@ -157,8 +160,8 @@ async fn pump(
             SourceStep::End => {
                 if inner.log.watermark(id).is_none_or(|w| w < EventTime::MAX) {
                     let record = Record::AdvanceWatermark { topic: id, to: EventTime::MAX };
-                    let ticket =
-                        inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
+                    let end = Transaction { writes: Vec::new(), records: vec![record] };
+                    let ticket = inner.submit(end, Some(term)).await?;
                     ticket.wait().await.map_err(|e| crate::inner::log_error(&e))?;
                 }
                 info!(relation = %id, "a bounded source has ended");
@@ -177,17 +180,25 @@ fn transaction(
 ) -> Result<Transaction, SqlError> {
     let batch = declared(target, batch)?;
     let complete = complete(target, &batch, &mut rejected)?;
-    let event_time = target.event_time(&complete)?;
-    let mut writes = vec![Write {
-        topic: target.id(),
-        partition: PartitionId(0),
-        batch: complete,
-        event_time,
-        schema_version: target.relation.schema_version,
-        kind: WriteKind::Append,
-        producer: None,
-        position: Some(position),
-    }];
+    let mut parts = spread(target, complete, None)?;
+    // Positions are all in one partition, where the log keeps their order.
+    if parts.first().is_none_or(|(partition, _)| partition.0 != 0) {
+        parts.insert(0, (PartitionId(0), RecordBatch::new_empty(Arc::clone(&target.declared))));
+    }
+    let mut position = Some(position);
+    let mut writes = Vec::with_capacity(parts.len() + 1);
+    for (partition, batch) in parts {
+        writes.push(Write {
+            topic: target.id(),
+            partition,
+            event_time: target.event_time(&batch)?,
+            batch,
+            schema_version: target.relation.schema_version,
+            kind: WriteKind::Append,
+            producer: None,
+            position: position.take(),
+        });
+    }
     if !rejected.is_empty() {
         writes.push(errors_write(target.id(), &rejected)?);
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Field, Int32Type, Schema};
 use datafusion::physical_plan::PhysicalExpr;
 use millpond_functions::error::from_datafusion;
-use millpond_plan::{OnConflict, physical};
+use millpond_plan::{Metadata, OnConflict, physical};
 use millpond_sql::statement::{
     Copy, CopyColumns, CopyDirection, CopyFormat as Layout, CopyHeader, CopyOnError, CopyOptions,
     CopyRelation, CopyTarget,
@@ -76,6 +76,8 @@ pub struct CopyIn {
     target: Arc<Target>,
     /// For each declared column: where it comes from.
     sources: Vec<ColumnSource>,
+    /// The copied column that is the rows' partition.
+    partition: Option<usize>,
     txn: Txn,
     /// The transaction belongs to a block, which gets it back.
     in_block: bool,
@@ -122,6 +124,7 @@ impl CopyIn {
         if rows == 0 {
             return Ok(());
         }
+        let partition = self.partition.and_then(|n| batch.column(n).as_primitive_opt::<Int32Type>()).cloned();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.sources.len());
         for (source, field) in self.sources.iter().zip(self.target.declared.fields()) {
             columns.push(match source {
@@ -146,8 +149,9 @@ impl CopyIn {
             parameters: &[],
             lock_timeout: self.lock_timeout,
         };
-        dml::insert_batch(&cx, &mut self.txn, &self.target, batch, &OnConflict::Error, &mut Vec::new())
-            .await?;
+        let (txn, target) = (&mut self.txn, &self.target);
+        let partition = partition.as_ref();
+        dml::insert_batch(&cx, txn, target, batch, partition, &OnConflict::Error, &mut Vec::new()).await?;
         self.rows += rows as u64;
         self.uncommitted_rows += rows as u64;
         self.commit_part().await
@@ -248,7 +252,14 @@ async fn from(session: &mut Session, copy: &Copy, text: &str) -> Result<Outcome,
     }
     let target = session.inner.target(&snapshot.catalog, relation.id)?;
     let mut chosen = Vec::new();
+    let metadata = Metadata::Partition;
+    let mut partition = None;
     for name in names {
+        if name.name == metadata.name() && relation.is_append_only() && partition.is_none() {
+            partition = Some(chosen.len());
+            chosen.push(relation.columns.len());
+            continue;
+        }
         let index = relation.column_index(&name.name).ok_or_else(|| {
             SqlError::new(
                 SqlState::UNDEFINED_COLUMN,
@@ -292,11 +303,16 @@ async fn from(session: &mut Session, copy: &Copy, text: &str) -> Result<Outcome,
     let origin = |index: usize| Some((relation.id, index as u16 + 1));
     let columns: Vec<Column> = chosen
         .iter()
-        .map(|c| Column {
-            name: relation.columns[*c].name.clone(),
-            ty: relation.columns[*c].ty.clone(),
-            origin: origin(*c),
-            zone: session.settings.zone(),
+        .map(|c| {
+            let zone = session.settings.zone();
+            match relation.columns.get(*c) {
+                Some(column) => {
+                    Column { name: column.name.clone(), ty: column.ty.clone(), origin: origin(*c), zone }
+                }
+                None => {
+                    Column { name: metadata.name().into(), ty: metadata.sql_type(None), origin: None, zone }
+                }
+            }
         })
         .collect();
     let format = format(&copy.options, &columns)?;
@@ -321,6 +337,7 @@ async fn from(session: &mut Session, copy: &Copy, text: &str) -> Result<Outcome,
         inner: Arc::clone(&session.inner),
         target,
         sources,
+        partition,
         txn,
         in_block,
         copied: Arc::clone(&session.copied),

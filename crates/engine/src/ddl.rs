@@ -19,13 +19,16 @@ use millpond_sql::statement::{
 use millpond_sql::{Options, RelationName};
 use millpond_types::{Commit, RelationId, SqlError, SqlState, SqlType};
 
-use crate::definition::{check_columns, columns, primary_key, refuse_topic_options, watermark};
+use crate::definition::{
+    LayoutOptions, check_columns, columns, primary_key, refuse_topic_options, watermark,
+};
 use crate::outcome::{Notice, Outcome, Severity};
 use crate::session::{Block, Session};
 use crate::snapshot::Snapshot;
 use crate::status::RelationState;
+use crate::txn::Txn;
 use crate::view::plan_incremental;
-use crate::{connectors, sinks};
+use crate::{alter, connectors, sinks};
 
 pub(crate) fn is_ddl(statement: &Statement) -> bool {
     matches!(
@@ -62,7 +65,7 @@ pub(crate) async fn run(
             create_schema(session, name, *if_not_exists, *position).await?
         }
         Statement::Drop(drop) => drop_objects(session, drop).await?,
-        Statement::Alter(alter) => alter_object(session, alter).await?,
+        Statement::Alter(alter) => alter_object(session, alter, text).await?,
         Statement::Comment(comment) => comment_on(session, comment).await?,
         Statement::CreateIndex(create) => {
             return Err(SqlError::unsupported("CREATE INDEX is not supported yet")
@@ -82,6 +85,8 @@ async fn leave_transaction(session: &mut Session) -> Result<(), SqlError> {
             session.commit(txn).await
         }
         Block::Explicit(txn) if txn.is_empty() => {
+            // What was locked and not changed must not keep this session itself waiting.
+            *txn = Txn::default();
             session.block_snapshot = None;
             session.notice(
                 Severity::Warning,
@@ -99,9 +104,10 @@ async fn leave_transaction(session: &mut Session) -> Result<(), SqlError> {
 }
 
 /// Writes the change into the log and waits until it is published.
-async fn commit(session: &mut Session, change: &Change) -> Result<Commit, SqlError> {
+pub(crate) async fn commit(session: &mut Session, change: &Change) -> Result<Commit, SqlError> {
     let record = Record::Ddl(Bytes::from(change.encode()));
-    let ticket = session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
+    let ticket =
+        session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }, None).await?;
     let commit = ticket.wait().await.map_err(|e| session.inner.log_error(&e))?;
     session.inner.wait_published(commit).await?;
     session.saw(commit);
@@ -179,6 +185,7 @@ async fn create_source(session: &mut Session, create: &CreateSource, text: &str)
     }
     let mut options = create.options.clone();
     let shown = options.to_map();
+    let layout = LayoutOptions::take(&mut options)?;
     refuse_topic_options(&mut options)?;
     let mut columns = columns(&create.columns)?;
     let connector = match options.take("connector") {
@@ -231,7 +238,8 @@ async fn create_source(session: &mut Session, create: &CreateSource, text: &str)
         }),
         (None, None) => None,
     };
-    let kind = RelationKind::Source(Source { watermark, connector, partitions: 1 });
+    let layout = layout.layout(&columns, true)?;
+    let kind = RelationKind::Source(Source { watermark, connector, layout });
     let mut relation = new_relation(session, catalog, schema, &create.name.name, kind, text);
     relation.columns = columns;
     relation.options = shown;
@@ -275,9 +283,8 @@ async fn create_table(session: &mut Session, create: &CreateTable, text: &str) -
     }
     let mut options = create.options.clone();
     let shown = options.to_map();
-    if !create.append_only || !options.is_empty() {
-        refuse_topic_options(&mut options)?;
-    }
+    let layout = LayoutOptions::take(&mut options)?;
+    refuse_topic_options(&mut options)?;
     options.finish()?;
     let mut columns = columns(&create.columns)?;
     check_columns(session, catalog, &columns)?;
@@ -300,6 +307,7 @@ async fn create_table(session: &mut Session, create: &CreateTable, text: &str) -
         primary_key_name,
         append_only: create.append_only,
         watermark,
+        layout: layout.layout(&columns, create.append_only)?,
     });
     let mut relation = new_relation(session, catalog, schema, &create.name.name, kind, text);
     relation.columns = columns;
@@ -569,7 +577,7 @@ fn forget(session: &Session, ids: &[RelationId]) {
     }
 }
 
-async fn alter_object(session: &mut Session, alter: &Alter) -> Result<String, SqlError> {
+async fn alter_object(session: &mut Session, alter: &Alter, text: &str) -> Result<String, SqlError> {
     let tag = format!("ALTER {}", alter.kind.command());
     let snapshot = newest(session);
     let catalog = &snapshot.catalog;
@@ -602,6 +610,23 @@ async fn alter_object(session: &mut Session, alter: &Alter) -> Result<String, Sq
             })?;
             Change::RenameColumn { id: relation.id, column, name: to.name.clone() }
         }
+        AlterAction::SetOptions(options) => alter::set_options(&relation, options, alter.position, text)?,
+        AlterAction::AddColumn { column, constraints, if_not_exists } => {
+            let (definition, if_not_exists) = (&**column, *if_not_exists);
+            let new = alter::NewColumn { definition, constraints, if_not_exists, text };
+            alter::add_column(session, &snapshot, &relation, new).await?;
+            return Ok(tag);
+        }
+        AlterAction::DropColumn { .. } => {
+            return Err(SqlError::unsupported("dropping a column is not supported yet")
+                .hint("The log keeps what was written; a view can leave the column out.")
+                .at(alter.position));
+        }
+        AlterAction::Unsupported(words) if words.starts_with("ALTER") => {
+            return Err(SqlError::unsupported("a column cannot be changed, its type and constraints neither")
+                .hint("ADD COLUMN with the new type, or create another relation and INSERT INTO it a SELECT with casts.")
+                .at(alter.position));
+        }
         AlterAction::OwnerTo(owner) => Change::SetOwner { id: relation.id, owner: owner.clone() },
         AlterAction::AdvanceWatermark(expression) => {
             advance_watermark(session, &relation, expression).await?;
@@ -612,7 +637,7 @@ async fn alter_object(session: &mut Session, alter: &Alter) -> Result<String, Sq
                 "this form of ALTER {} is not supported yet",
                 alter.kind.command()
             ))
-            .hint("RENAME TO, RENAME COLUMN, OWNER TO and, for a source, ADVANCE WATERMARK TO work.")
+            .hint("RENAME TO, RENAME COLUMN, ADD COLUMN, SET (…), OWNER TO and, for a source, ADVANCE WATERMARK TO work.")
             .at(alter.position));
         }
     };
@@ -667,7 +692,8 @@ async fn advance_watermark(
             .at(expression.position));
     }
     let record = Record::AdvanceWatermark { topic: relation.id, to };
-    let ticket = session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }).await?;
+    let ticket =
+        session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }, None).await?;
     let commit = ticket.wait().await.map_err(|e| session.inner.log_error(&e))?;
     session.saw(commit);
     Ok(())

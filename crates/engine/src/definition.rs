@@ -2,24 +2,126 @@
 
 use std::sync::Arc;
 
-use millpond_catalog::{Catalog, Column, Watermark};
+use millpond_catalog::{Catalog, Column, Layout, Relation, Watermark};
 use millpond_plan::{ColumnExpression, Metadata, Planner};
-use millpond_sql::Options;
 use millpond_sql::statement::{ColumnDef, Constraint, ConstraintKind, WatermarkDef};
+use millpond_sql::{OptionEntry, OptionValue, Options};
 use millpond_types::{SqlError, SqlState, SqlType};
 
 use crate::session::Session;
 use crate::target::{OP, ROW_ID};
 
+/// The most partitions of a topic: a batch may be cut into as many frames.
+const PARTITIONS_MAX: i64 = 4096;
+
+/// What WITH and SET say of a topic's layout, before its columns are known.
+#[derive(Default)]
+pub(crate) struct LayoutOptions {
+    partitions: Option<u32>,
+    partition_by: Option<OptionEntry>,
+    idle_timeout: Option<i64>,
+}
+
+impl LayoutOptions {
+    /// # Errors
+    /// 22023 for values that are none.
+    pub fn take(options: &mut Options) -> Result<Self, SqlError> {
+        let partitions = options.take_integer("partitions", 1..=PARTITIONS_MAX)?;
+        let partition_by = options.take("partition_by");
+        let given = options.entries().iter().find(|entry| entry.name == "idle_timeout").cloned();
+        let idle_timeout = options.take_duration("idle_timeout")?;
+        if let (Some(entry), Some(..0)) = (given, idle_timeout) {
+            return Err(entry.invalid("a length of time such as '30s'; '0s' is for never"));
+        }
+        Ok(Self { partitions: partitions.map(|n| n as u32), partition_by, idle_timeout })
+    }
+
+    /// The layout of a new topic of these columns.
+    ///
+    /// # Errors
+    /// 42703, 42701 and 0A000 for columns that cannot choose a partition.
+    pub fn layout(&self, columns: &[Column], append_only: bool) -> Result<Layout, SqlError> {
+        if !append_only && (self.partitions.unwrap_or(1) > 1 || self.partition_by.is_some()) {
+            return Err(SqlError::unsupported("a table whose rows change has one partition")
+                .hint("Its rows are found by their key. Declare it APPEND ONLY, or use CREATE SOURCE."));
+        }
+        let mut layout = Layout::default();
+        layout.partitions = self.partitions.unwrap_or(layout.partitions);
+        layout.idle_timeout = self.idle_timeout.unwrap_or(layout.idle_timeout);
+        if let Some(entry) = &self.partition_by {
+            layout.partition_by = partition_key(entry, columns)?;
+        }
+        Ok(layout)
+    }
+
+    /// Changes the layout of a topic that is there.
+    ///
+    /// # Errors
+    /// 22023 for fewer partitions; 0A000 for another key.
+    pub fn change(&self, layout: &mut Layout, relation: &Relation) -> Result<(), SqlError> {
+        if let Some(entry) = &self.partition_by {
+            return Err(SqlError::unsupported("the key of the partitions cannot change")
+                .hint("Create another source, and INSERT INTO it SELECT from this one.")
+                .at(entry.position));
+        }
+        if let Some(partitions) = self.partitions {
+            if partitions < layout.partitions {
+                return Err(SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!(
+                        "{} has {} partitions and cannot have fewer",
+                        relation.described(),
+                        layout.partitions
+                    ),
+                )
+                .detail("A partition keeps its rows and their offsets."));
+            }
+            if partitions > 1 && !relation.is_append_only() {
+                return Err(SqlError::unsupported("a table whose rows change has one partition")
+                    .hint("Its rows are found by their key."));
+            }
+            layout.partitions = partitions;
+        }
+        layout.idle_timeout = self.idle_timeout.unwrap_or(layout.idle_timeout);
+        Ok(())
+    }
+}
+
+/// The columns in `partition_by = 'a, b'`.
+fn partition_key(entry: &OptionEntry, columns: &[Column]) -> Result<Vec<usize>, SqlError> {
+    let text = match &entry.value {
+        OptionValue::String(text) | OptionValue::Word(text) => text,
+        _ => return Err(entry.invalid("the names of columns, such as 'a, b'")),
+    };
+    let mut key = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        let Some(at) = columns.iter().position(|column| column.name == name) else {
+            return Err(SqlError::new(
+                SqlState::UNDEFINED_COLUMN,
+                format!("column \"{name}\" named in partition_by does not exist"),
+            )
+            .at(entry.value_position));
+        };
+        if key.contains(&at) {
+            return Err(SqlError::new(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{name}\" appears twice in partition_by"),
+            )
+            .at(entry.value_position));
+        }
+        if columns[at].ty.arrow().is_nested() {
+            return Err(SqlError::unsupported(format!("partition_by a column of type {}", columns[at].ty))
+                .hint("Use columns of numbers, texts or times.")
+                .at(entry.value_position));
+        }
+        key.push(at);
+    }
+    Ok(key)
+}
+
 /// Options of the log that it does not follow yet.
 pub(crate) fn refuse_topic_options(options: &mut Options) -> Result<(), SqlError> {
-    if let Some(partitions) = options.take_integer("partitions", 1..=65_536)?
-        && partitions != 1
-    {
-        return Err(SqlError::unsupported("more than one partition is not supported yet")
-            .hint("Leave the option out: one partition takes millions of rows per second."));
-    }
-    for name in ["retention", "retention_bytes", "idle_timeout", "max_ahead"] {
+    for name in ["retention", "retention_bytes", "max_ahead"] {
         if let Some(option) = options.take(name) {
             return Err(SqlError::unsupported(format!("the option \"{name}\" is not supported yet"))
                 .hint("Leave it out: everything is kept.")
@@ -62,12 +164,9 @@ pub(crate) fn columns(definitions: &[ColumnDef]) -> Result<Vec<Column>, SqlError
                 .at(definition.position));
         }
         columns.push(Column {
-            name: definition.name.clone(),
-            ty: definition.ty.clone(),
-            nullable: definition.nullable,
             default: definition.default.as_ref().map(|e| e.text.clone()),
             generated: definition.generated.as_ref().map(|e| e.text.clone()),
-            comment: None,
+            ..Column::new(&definition.name, definition.ty.clone(), definition.nullable)
         });
     }
     Ok(columns)

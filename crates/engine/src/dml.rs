@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::compute;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Int32Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::Expr;
+use futures::TryStreamExt;
 use millpond_functions::error::from_datafusion;
 use millpond_plan::{DeletePlan, InsertPlan, OnConflict, UpdatePlan, dml::Returning, physical};
 use millpond_state::RowId;
@@ -41,24 +42,41 @@ pub(crate) struct Context<'a> {
 
 pub(crate) async fn insert(cx: &Context<'_>, txn: &mut Txn, plan: &InsertPlan) -> Result<Written, SqlError> {
     let target = cx.inner.target(&cx.snapshot.catalog, plan.relation)?;
-    let batches = read::collect(cx.inner, cx.snapshot, &plan.rows, cx.parameters, Some(txn)).await?;
+    // Batch by batch, so that a statement without end meets the transaction's limit and not that of the memory.
+    let mut batches = read::stream(cx.inner, cx.snapshot, &plan.rows, cx.parameters, Some(&mut *txn)).await?;
     let mut rows = 0;
     let mut returned = Vec::new();
-    for batch in batches {
+    while let Some(batch) = batches.try_next().await.map_err(from_datafusion)? {
+        let (batch, partition) = if plan.partition { split_partition(&batch)? } else { (batch, None) };
         let batch = rename(&batch, &target.declared)?;
         let batch = target.complete(&batch)?;
-        rows += insert_batch(cx, txn, &target, batch, &plan.on_conflict, &mut returned).await?;
+        let partition = partition.as_ref();
+        rows += insert_batch(cx, txn, &target, batch, partition, &plan.on_conflict, &mut returned).await?;
+        if plan.returning.is_none() {
+            returned.clear();
+        }
     }
     let returned = returning(cx, &target, plan.returning.as_ref(), &returned)?;
     Ok(Written { rows, returned })
 }
 
-/// Inserts complete rows with the declared columns; those that came in are added to `returned`.
+/// The rows, and the partitions in their last column.
+fn split_partition(batch: &RecordBatch) -> Result<(RecordBatch, Option<Int32Array>), SqlError> {
+    let last = batch.num_columns() - 1;
+    let partition = batch.column(last).as_primitive_opt::<Int32Type>();
+    let partition = partition.ok_or_else(|| SqlError::internal("a partition is no integer"))?.clone();
+    let rows = batch.project(&(0..last).collect::<Vec<_>>()).map_err(internal)?;
+    Ok((rows, Some(partition)))
+}
+
+/// Inserts complete rows with the declared columns; those that came in are added to `returned`. `partition` is what the rows
+/// say of theirs, where they may.
 pub(crate) async fn insert_batch(
     cx: &Context<'_>,
     txn: &mut Txn,
     target: &Target,
     batch: RecordBatch,
+    partition: Option<&Int32Array>,
     on_conflict: &OnConflict,
     returned: &mut Vec<RecordBatch>,
 ) -> Result<u64, SqlError> {
@@ -68,7 +86,7 @@ pub(crate) async fn insert_batch(
         }
         let rows = batch.num_rows() as u64;
         returned.push(batch.clone());
-        txn.append(cx.inner, target, batch)?;
+        txn.append(cx.inner, target, batch, partition)?;
         return Ok(rows);
     }
     txn.lock(cx.inner, target, cx.lock_timeout).await?;

@@ -24,14 +24,16 @@ use tracing::{error, info, warn};
 
 use crate::backfill::{self, Built, History, SpooledEpoch};
 use crate::changes::{Changes, Piece};
-use crate::checkpoint::{Checkpointer, Frozen};
-use crate::inner::EngineConfig;
+use crate::checkpoint::{Checkpointer, Frozen, table_state};
+use crate::inner::{EngineConfig, own_planner};
+use crate::prune::Conditions;
 use crate::reject::{ERRORS_TOPIC, ErrorRow, LateRow, Refused, read_errors};
 use crate::relation::identity;
+use crate::shape::Shape;
 use crate::sinks::SinkHandle;
 use crate::snapshot::{Contents, FrameFacts, Snapshot};
 use crate::status::{CheckpointStatus, RelationState};
-use crate::table::changelog;
+use crate::table::{changelog, grown};
 use crate::target::{Key, stored_schema};
 use crate::view::View;
 
@@ -42,7 +44,11 @@ const EPOCH_ROWS: usize = 1 << 18;
 /// Bytes that may wait for a view that is being built, before epochs wait for it.
 const SPOOL_BYTES: usize = 1 << 30;
 
+mod heal;
+
 pub(crate) enum Command {
+    /// The log has failed, or should be tried again.
+    LogFailed,
     /// A view has caught up with the history that it was given.
     Built(Box<Built>),
     /// Take a checkpoint at the next epoch boundary.
@@ -97,6 +103,7 @@ struct LiveView {
 struct LiveTable {
     relation: Arc<Relation>,
     key: Key,
+    shape: Arc<Shape>,
     rows: Stored,
 }
 
@@ -117,6 +124,8 @@ pub(crate) struct Driver {
     outgoing: BTreeMap<RelationId, Vec<Delta>>,
     runtime: tokio::runtime::Handle,
     source_rows: HashMap<RelationId, u64>,
+    /// Of the catalog's relations, as they are needed.
+    shapes: HashMap<RelationId, Arc<Shape>>,
     watermarks: BTreeMap<RelationId, EventTime>,
     pub errors: Refused<ErrorRow>,
     pub late: Refused<LateRow>,
@@ -128,6 +137,16 @@ pub(crate) struct Driver {
     contents: HashMap<RelationId, Contents>,
     /// Recovery: nobody reads yet.
     quiet: bool,
+    /// Of the log, to which live state belongs.
+    term: u64,
+    failures: watch::Receiver<u64>,
+    /// Live state holds what the log has lost: nothing may be shown or kept before it is built again.
+    dirty: bool,
+    /// How often live state was thrown away; who was sent off before brings nothing back.
+    generation: u64,
+    /// Sinks that live state will ask for when it is built again.
+    resting_sinks: BTreeMap<RelationId, SinkHandle>,
+    retry: heal::Retry,
 }
 
 impl Driver {
@@ -142,7 +161,7 @@ impl Driver {
         publisher: watch::Sender<Arc<Snapshot>>,
         checkpointer: Checkpointer,
     ) -> Self {
-        let durable = log.durable();
+        let (durable, failures, term) = (log.durable(), log.failures(), log.term());
         Self {
             config,
             env,
@@ -158,6 +177,7 @@ impl Driver {
             outgoing: BTreeMap::new(),
             runtime: tokio::runtime::Handle::current(),
             source_rows: HashMap::new(),
+            shapes: HashMap::new(),
             watermarks: BTreeMap::new(),
             errors: Refused::default(),
             late: Refused::default(),
@@ -167,6 +187,12 @@ impl Driver {
             touched: HashSet::new(),
             contents: HashMap::new(),
             quiet: true,
+            term,
+            failures,
+            dirty: false,
+            generation: 0,
+            resting_sinks: BTreeMap::new(),
+            retry: heal::Retry::default(),
         }
     }
 
@@ -182,6 +208,7 @@ impl Driver {
                         let _ = done.send(());
                         return;
                     }
+                    Ok(Command::LogFailed) => self.follow_failure(groups, commands),
                     Ok(command) => self.command(command),
                     Err(_) => return,
                 }
@@ -202,14 +229,12 @@ impl Driver {
                         let start = self.env.clock.monotonic();
                         self.process(batch.iter().map(Arc::as_ref));
                         let busy = self.env.clock.monotonic().saturating_sub(start);
-                        if !self.wait_durable() {
-                            // The log refuses writes from here on; what was published stays readable.
-                            error!("the log has failed; no further epoch is published");
-                            self.drain_commands(commands);
-                            return;
+                        if self.wait_durable() {
+                            self.publish();
+                            self.count(busy);
+                        } else {
+                            self.follow_failure(groups, commands);
                         }
-                        self.publish();
-                        self.count(busy);
                     }
                     Err(_) => {
                         self.drain_commands(commands);
@@ -221,6 +246,7 @@ impl Driver {
                         let _ = done.send(());
                         return;
                     }
+                    Ok(Command::LogFailed) => self.follow_failure(groups, commands),
                     Ok(command) => self.command(command),
                     Err(_) => return,
                 },
@@ -238,21 +264,12 @@ impl Driver {
                 }
                 Command::Checkpoint(Some(reply)) => {
                     let _ = reply
-                        .send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log has failed")));
+                        .send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log is closed")));
                 }
-                Command::Checkpoint(None) | Command::Built(_) => {}
+                Command::Checkpoint(None) | Command::Built(_) | Command::LogFailed => {}
                 Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
             }
         }
-    }
-
-    fn wait_durable(&mut self) -> bool {
-        let cut = self.cut;
-        if *self.durable.borrow() >= cut {
-            return true;
-        }
-        let mut durable = self.durable.clone();
-        futures::executor::block_on(async move { durable.wait_for(|d| *d >= cut).await.is_ok() })
     }
 
     fn count(&self, busy: Duration) {
@@ -267,10 +284,12 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Built(built) => {
+            Command::Built(built) if built.generation == self.generation => {
                 self.built(*built);
                 self.publish();
             }
+            Command::Built(_) | Command::LogFailed => {}
+            Command::Checkpoint(reply) if self.dirty => heal::refuse_checkpoint(reply),
             Command::Checkpoint(reply) => self.start_checkpoint(reply),
             Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
             Command::Stop(_) => {}
@@ -311,10 +330,10 @@ impl Driver {
             }
             return;
         }
-        if self.catalog.relation(frame.topic).is_none() {
+        let Some(relation) = self.catalog.relation(frame.topic).cloned() else {
             // Written while its relation was being dropped.
             return;
-        }
+        };
         self.counters.rows_in.fetch_add(frame.batch.num_rows() as u64, Ordering::Relaxed);
         match frame.kind {
             WriteKind::Append => {
@@ -327,12 +346,19 @@ impl Driver {
                     ingest_time: frame.ingest_time,
                     watermark: frame.watermark,
                 };
-                let delta = Delta::insert(frame.batch.clone());
+                let batch = match self.shape(&relation).and_then(|shape| shape.complete(&frame.batch)) {
+                    Ok(batch) => batch,
+                    Err(fault) => {
+                        error!(relation = %relation.name, %fault, "a frame cannot be read");
+                        return;
+                    }
+                };
+                let delta = Delta::insert(batch);
                 changes.push(frame.topic, Piece { delta, facts: Some(facts) });
             }
             WriteKind::Upsert => {
                 let Some(table) = self.tables.get_mut(&frame.topic) else { return };
-                match changelog(&mut table.rows, &table.key, &frame.batch) {
+                match changelog(&mut table.rows, &table.key, &table.shape, &frame.batch) {
                     Ok(delta) => {
                         self.touched.insert(frame.topic);
                         let declared: Vec<usize> = (0..table.relation.columns.len()).collect();
@@ -424,7 +450,12 @@ impl Driver {
     pub fn add_sink(&mut self, relation: &Arc<Relation>, known: Commit) {
         let RelationKind::Sink(definition) = &relation.kind else { return };
         let Some(input) = definition.input.and_then(|id| self.catalog.relation(id)).cloned() else { return };
-        let Some(sink) = SinkHandle::start(relation, &input, known, &self.env, &self.runtime) else { return };
+        let sink = match self.resting_sinks.remove(&relation.id) {
+            // It has had nothing but durable epochs, and knows which ones.
+            Some(sink) => Some(sink),
+            None => SinkHandle::start(relation, &input, known, &self.env, &self.runtime),
+        };
+        let Some(sink) = sink else { return };
         if known == Commit(0) {
             let declared = input.columns.len();
             let heap = match (self.tables.get_mut(&input.id), self.views.get_mut(&input.id)) {
@@ -511,17 +542,23 @@ impl Driver {
             self.errors.forget(old.id);
             self.late.forget(old.id);
             self.touched.remove(&old.id);
+            self.shapes.remove(&old.id);
         }
         for relation in catalog.relations() {
             match before.relation(relation.id) {
                 None => self.create(relation),
-                // Renamed or commented.
+                // Renamed, commented or altered.
+                Some(known) if Arc::ptr_eq(known, relation) => {}
                 Some(_) => {
+                    self.shapes.remove(&relation.id);
+                    if relation.is_topic() {
+                        self.declare(relation);
+                    }
                     if let Some(live) = self.views.get_mut(&relation.id) {
                         live.relation = Arc::clone(relation);
                     }
-                    if let Some(table) = self.tables.get_mut(&relation.id) {
-                        table.relation = Arc::clone(relation);
+                    if self.tables.contains_key(&relation.id) {
+                        self.alter_table(relation);
                     }
                 }
             }
@@ -544,12 +581,39 @@ impl Driver {
         }
     }
 
+    /// Gives a table its new columns, in a table made anew.
+    fn alter_table(&mut self, relation: &Arc<Relation>) {
+        let shape = self.shape(relation);
+        let Some(table) = self.tables.get_mut(&relation.id) else { return };
+        table.relation = Arc::clone(relation);
+        if table.rows.schema().fields().len() == stored_schema(relation).fields().len() {
+            return;
+        }
+        let made = shape.and_then(|shape| Ok((grown(&table.rows.snapshot(), relation, &shape)?, shape)));
+        match made {
+            Ok((rows, shape)) => {
+                // The number of a row without another key has moved behind the new column.
+                (table.rows, table.shape, table.key) = (rows, shape, Key::of(relation));
+                self.touched.insert(relation.id);
+            }
+            Err(fault) => error!(table = %relation.name, %fault, "a column could not be added"),
+        }
+    }
+
+    /// What rows of a relation look like today.
+    fn shape(&mut self, relation: &Arc<Relation>) -> Result<Arc<Shape>, SqlError> {
+        if let Some(shape) = self.shapes.get(&relation.id) {
+            return Ok(Arc::clone(shape));
+        }
+        let planner = own_planner(&self.catalog, EventTime(0));
+        let shape = Arc::new(Shape::new(relation, &planner)?);
+        self.shapes.insert(relation.id, Arc::clone(&shape));
+        Ok(shape)
+    }
+
     /// Tells the log how many partitions the topic has.
     pub fn declare(&self, relation: &Relation) {
-        let partitions = match &relation.kind {
-            RelationKind::Source(source) => source.partitions,
-            _ => 1,
-        };
+        let partitions = relation.layout().map_or(1, |layout| layout.partitions);
         self.log.declare_topic(relation.id, millpond_log::TopicSpec { partitions });
     }
 
@@ -567,8 +631,12 @@ impl Driver {
                 Stored::new(&relation.name, schema, identity)
             }
         };
+        let shape = match self.shape(relation) {
+            Ok(shape) => shape,
+            Err(fault) => return error!(table = %relation.name, %fault, "a table cannot be read"),
+        };
         self.touched.insert(relation.id);
-        self.tables.insert(relation.id, LiveTable { relation: Arc::clone(relation), key, rows });
+        self.tables.insert(relation.id, LiveTable { relation: Arc::clone(relation), key, shape, rows });
     }
 
     /// Builds a view from the history of its inputs up to the cut: at once if it is small, else on a thread.
@@ -591,7 +659,7 @@ impl Driver {
             }
         };
         let reads = view.reads();
-        let history = match self.history(&reads) {
+        let history = match self.history(&reads, &view.conditions) {
             Ok(history) => history,
             Err(why) => {
                 let phase = Phase::Failed(why);
@@ -615,6 +683,7 @@ impl Driver {
             log: self.log.clone(),
             pool: Arc::clone(&self.pool),
             epoch_rows: self.config.epoch_rows,
+            generation: self.generation,
             rows_done,
         };
         self.views.insert(id, LiveView { relation: Arc::clone(relation), view: None, phase });
@@ -634,7 +703,7 @@ impl Driver {
     }
 
     /// What the relations hold at the cut.
-    fn history(&mut self, reads: &[RelationId]) -> Result<History, String> {
+    fn history(&mut self, reads: &[RelationId], conditions: &Conditions) -> Result<History, String> {
         let mut history = History::default();
         for id in reads {
             let Some(relation) = self.catalog.relation(*id).cloned() else {
@@ -650,7 +719,9 @@ impl Driver {
                     _ => return Err(format!("its input \"{}\" is not running", relation.name)),
                 }
             } else {
-                history.topics.push((*id, self.log.frames(*id, Commit(0), self.cut)));
+                let shape = self.shape(&relation).map_err(|e| e.to_string())?;
+                let frames = self.log.frames(*id, Commit(0), self.cut);
+                history.topics.push((*id, shape, conditions.keep(*id, frames)));
             }
             if let Some(watermark) = self.watermarks.get(id) {
                 history.watermarks.insert(*id, *watermark);
@@ -701,7 +772,7 @@ impl Driver {
     }
 
     pub fn publish(&mut self) {
-        if self.quiet {
+        if self.quiet || self.dirty {
             return;
         }
         self.feed_sinks();
@@ -774,8 +845,8 @@ impl Driver {
         }
         let start = self.env.clock.monotonic();
         let mut states = Vec::new();
-        for (id, table) in &mut self.tables {
-            states.push(Frozen::heap(format!("table/{id}/rows"), "table", table.rows.freeze()));
+        for table in self.tables.values_mut() {
+            states.push(Frozen::heap(table_state(&table.relation), "table", table.rows.freeze()));
         }
         for (id, live) in &mut self.views {
             if let (Phase::Running, Some(view)) = (&live.phase, &mut live.view) {

@@ -44,7 +44,13 @@ pub(crate) async fn run(session: &mut Session, explain: &Explain) -> Result<Outc
             let prepared =
                 session.plan(Arc::new((*explain.statement).clone()), Vec::new().into(), &snapshot)?;
             match &*prepared.action {
-                Action::Query(plan) => plan.logical.display_indent().to_string(),
+                Action::Query(plan) => {
+                    // What was committed before is counted, as the query itself would read it.
+                    let read = session.read_snapshot().await?;
+                    let scans = read::describe_scans(&session.inner, &read, &plan.logical)?;
+                    let plan = plan.logical.display_indent().to_string();
+                    std::iter::once(plan).chain(scans).collect::<Vec<_>>().join("\n")
+                }
                 Action::Insert(plan) => {
                     format!("Insert\n{}", indent(&plan.rows.display_indent().to_string()))
                 }

@@ -75,14 +75,15 @@ pub(crate) struct Inner {
     pub datafusion: SessionState,
     pub connections: Mutex<BTreeMap<u64, ConnectionInfo>>,
     targets: RwLock<HashMap<(RelationId, u32), Arc<Target>>>,
-    images: Mutex<HashMap<RelationId, SharedImage>>,
+    /// Each with the log's term to which it belongs: it holds what was appended then, and not yet acknowledged.
+    images: Mutex<HashMap<RelationId, (u64, SharedImage)>>,
     pub connectors: crate::connectors::Running,
     pub started: Duration,
     pub stopping: AtomicBool,
     /// The newest commit of which any session was told.
     acknowledged: AtomicU64,
-    /// Ends the timer of checkpoints.
-    timer: Mutex<Option<tokio::task::AbortHandle>>,
+    /// Ends what runs by the clock.
+    timers: Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
 impl Inner {
@@ -113,7 +114,7 @@ impl Inner {
             started,
             stopping: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
-            timer: Mutex::default(),
+            timers: Mutex::default(),
         })
     }
 
@@ -136,14 +137,7 @@ impl Inner {
 
     /// A planner for what is the system's own: watermarks and generated columns.
     pub fn own_planner(&self, catalog: &Arc<Catalog>) -> Planner {
-        let settings = PlanSettings {
-            search_path: vec!["public".into()],
-            time_zone: "UTC".into(),
-            now: self.now(),
-            database: "millpond".into(),
-            user: "millpond".into(),
-        };
-        Planner::new(Arc::clone(catalog), settings, None)
+        own_planner(catalog, self.now())
     }
 
     /// What writes to a relation need, made once per version of it.
@@ -162,11 +156,19 @@ impl Inner {
         Ok(target)
     }
 
-    /// The image of a table, which the first writer since the start makes out of the published rows.
+    /// The image of a table, which the first writer makes out of the published rows: the first since the start, or since the
+    /// log has failed, as an older image holds what the log may have lost.
+    ///
+    /// # Errors
+    /// 58030 and 53100 while the log takes no writes.
     pub async fn image(&self, target: &Target) -> Result<SharedImage, SqlError> {
-        if let Some(image) = self.images.lock().get(&target.id()) {
+        let term = self.writable_term()?;
+        if let Some((of, image)) = self.images.lock().get(&target.id())
+            && *of == term
+        {
             return Ok(Arc::clone(image));
         }
+        // Before a log goes on, everything durable of its last term is published.
         let snapshot = self.snapshot();
         let contents = snapshot.readable(&target.relation)?;
         let mut rows =
@@ -181,10 +183,28 @@ impl Inner {
             }
             rows.apply(&Delta::insert(batch)).map_err(|fault| SqlError::internal(fault.to_string()))?;
         }
-        // Nobody has written since the start, or there would be an image: the published rows are all there are. Of two
+        // Nobody has written in this term, or there would be an image: the published rows are all there are. Of two
         // first writers that come here at once, the one that inserts first wins.
-        let made = Arc::new(tokio::sync::Mutex::new(TableImage { rows, next_row_id }));
-        Ok(Arc::clone(self.images.lock().entry(target.id()).or_insert(made)))
+        let made = Arc::new(tokio::sync::Mutex::new(TableImage { rows, next_row_id, term }));
+        let mut images = self.images.lock();
+        let (of, image) = images.entry(target.id()).or_insert_with(|| (term, Arc::clone(&made)));
+        if *of < term {
+            (*of, *image) = (term, made);
+        }
+        Ok(Arc::clone(image))
+    }
+
+    /// The log's term, if it takes writes.
+    ///
+    /// # Errors
+    /// 58030, or 53100 if the disk is full.
+    pub fn writable_term(&self) -> Result<u64, SqlError> {
+        // In this order: a failure in between is found by the second, one after it by whoever submits.
+        let term = self.log.term();
+        match self.log.failure() {
+            Some(failure) => Err(log_error(&failure)),
+            None => Ok(term),
+        }
     }
 
     pub fn forget(&self, relation: RelationId) {
@@ -197,8 +217,8 @@ impl Inner {
         self.targets.write().retain(|(id, _), _| *id != relation);
     }
 
-    /// Takes a checkpoint every so often.
-    pub fn start_checkpoints(self: &Arc<Self>) {
+    /// Takes a checkpoint every so often, and looks for idle partitions.
+    pub fn start_timers(self: &Arc<Self>) {
         let (commands, clock) = (self.driver.commands.clone(), Arc::clone(&self.env.clock));
         let interval = self.config.checkpoint_interval;
         let timer = tokio::spawn(async move {
@@ -209,7 +229,7 @@ impl Inner {
                 }
             }
         });
-        *self.timer.lock() = Some(timer.abort_handle());
+        self.timers.lock().extend([timer.abort_handle(), crate::idle::start(self)]);
     }
 
     /// Takes a checkpoint now.
@@ -223,9 +243,7 @@ impl Inner {
     pub async fn stop(&self, gracefully: bool) {
         self.stopping.store(true, Ordering::SeqCst);
         self.connectors.stop_all();
-        if let Some(timer) = self.timer.lock().take() {
-            timer.abort();
-        }
+        self.timers.lock().drain(..).for_each(|timer| timer.abort());
         if gracefully {
             let commit = self.log.last_commit();
             let _ = self.wait_published(commit).await;
@@ -239,11 +257,14 @@ impl Inner {
         }
     }
 
-    /// Queues a transaction; the log may make the caller wait for room.
-    pub async fn submit(&self, transaction: Transaction) -> Result<Ticket, SqlError> {
+    /// Queues a transaction; the log may make the caller wait for room. With a `term` it is refused if the log has failed
+    /// since [`Inner::writable_term`] said so.
+    pub async fn submit(&self, transaction: Transaction, term: Option<u64>) -> Result<Ticket, SqlError> {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(SqlError::new(SqlState::ADMIN_SHUTDOWN, "the server is shutting down"));
         }
+        // Nothing was queued, so that the caller can still take back what it has prepared.
+        self.writable_term()?;
         let state = self.driver.state_bytes();
         if state > self.config.memory_limit && !transaction.writes.is_empty() {
             return Err(SqlError::new(SqlState::OUT_OF_MEMORY, "live state has reached the memory limit")
@@ -252,31 +273,76 @@ impl Inner {
         }
         let log = self.log.clone();
         // Most submits find room at once; a full queue blocks, and must not block the runtime.
-        Ok(tokio::task::block_in_place(|| log.submit(transaction)))
+        Ok(tokio::task::block_in_place(|| match term {
+            Some(term) => log.submit_in(term, transaction),
+            None => log.submit(transaction),
+        }))
     }
 
     pub fn log_error(&self, error: &LogError) -> SqlError {
         log_error(error)
     }
 
-    /// Waits until a snapshot of at least `commit` is published.
+    /// Waits until a snapshot of at least `commit` is published; while the log fails, of as much as is durable.
     pub async fn wait_published(&self, commit: Commit) -> Result<Arc<Snapshot>, SqlError> {
         let mut published = self.published.clone();
-        let snapshot = published.wait_for(|s| s.cut >= commit).await.map_err(|_| {
-            SqlError::new(SqlState::ADMIN_SHUTDOWN, "the epoch driver has stopped")
-                .hint("The server's log says why; start it again.")
-        })?;
-        Ok(Arc::clone(&snapshot))
+        let mut failures = self.log.failures();
+        loop {
+            failures.borrow_and_update();
+            // What lies beyond the durable end of a log that has failed is lost: nobody will see it.
+            let wanted = match self.log.failure() {
+                Some(_) => commit.min(*self.log.durable().borrow()),
+                None => commit,
+            };
+            tokio::select! {
+                snapshot = published.wait_for(|s| s.cut >= wanted) => {
+                    let snapshot = snapshot.map_err(|_| {
+                        SqlError::new(SqlState::ADMIN_SHUTDOWN, "the epoch driver has stopped")
+                            .hint("The server's log says why; start it again.")
+                    })?;
+                    return Ok(Arc::clone(&snapshot));
+                }
+                Ok(()) = failures.changed() => {}
+            }
+        }
     }
 }
 
+/// A planner for what is the system's own.
+pub(crate) fn own_planner(catalog: &Arc<Catalog>, now: EventTime) -> Planner {
+    let settings = PlanSettings {
+        search_path: vec!["public".into()],
+        time_zone: "UTC".into(),
+        now,
+        database: "millpond".into(),
+        user: "millpond".into(),
+    };
+    Planner::new(Arc::clone(catalog), settings, None)
+}
+
 pub(crate) fn log_error(error: &LogError) -> SqlError {
-    let state = if error.is_disk_full() { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
-    SqlError::new(state, format!("could not write to the log: {error}"))
-        .detail(
-            "What was being written may or may not be there after a restart; nothing acknowledged is lost.",
+    if matches!(error, LogError::Interrupted) {
+        return SqlError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "could not commit: the log has failed and gone on since the transaction began",
         )
-        .hint("Look at the disk, then start the server again.")
+        .detail("Nothing of the transaction was written.")
+        .hint("Try it again.");
+    }
+    let sql = |state, hint| {
+        SqlError::new(state, format!("could not write to the log: {error}"))
+            .detail(
+                "What was being written may or may not be there after a restart; nothing acknowledged is lost.",
+            )
+            .hint(hint)
+    };
+    if error.is_disk_full() {
+        return sql(
+            SqlState::DISK_FULL,
+            "Free space on the disk: reads go on, and writes will by themselves.",
+        );
+    }
+    sql(SqlState::IO_ERROR, "Look at the disk. The server goes on by itself as soon as a write succeeds.")
 }
 
 /// One state for all statements: plans come finished, so it holds configuration, memory and nothing of a session.

@@ -7,6 +7,7 @@
 //! Not here: bytes of any protocol (front ends), how a plan is made (plan), how a row is stored (log, state). Begin at
 //! [`Session`], then `driver.rs`; `render.rs` is the one place where a plan becomes operators.
 
+mod alter;
 mod backfill;
 mod changes;
 mod checkpoint;
@@ -19,9 +20,12 @@ mod definition;
 mod dml;
 mod driver;
 mod explain;
+mod idle;
 mod inner;
 mod open;
 pub mod outcome;
+mod partition;
+mod prune;
 mod read;
 mod reject;
 mod relation;
@@ -29,6 +33,7 @@ mod render;
 mod scan;
 pub mod session;
 mod settings;
+mod shape;
 mod sinks;
 mod snapshot;
 pub mod status;
@@ -39,6 +44,7 @@ mod target;
 mod txn;
 mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -50,7 +56,7 @@ use millpond_catalog::{Catalog, RelationKind};
 use millpond_env::Env;
 use millpond_functions::error::from_datafusion;
 pub use millpond_functions::{Zone, text};
-use millpond_types::{SqlError, SqlState};
+use millpond_types::{Commit, RelationId, SqlError, SqlState};
 pub use outcome::{Column, Notice, Outcome, RowsTag, Severity, TransactionStatus};
 pub use session::{CancelHandle, ParsedStatement, Prepared, Session, SessionInfo};
 pub use settings::SERVER_VERSION;
@@ -85,7 +91,7 @@ impl Engine {
     ) -> Result<Engine, SqlError> {
         let inner = open::open(config, env, system).await?;
         connectors::start_all(&inner);
-        inner.start_checkpoints();
+        inner.start_timers();
         Ok(Self(inner))
     }
 
@@ -164,6 +170,24 @@ impl Engine {
     pub async fn kill(&self) {
         self.0.stop(false).await;
     }
+}
+
+/// The newest name of every relation that DDL records of a log have made, dropped ones too: for programs that look at a
+/// journal without a server. Records that cannot be read are passed over.
+pub fn relation_names<B: AsRef<[u8]>>(ddl: &[(Commit, B)]) -> BTreeMap<RelationId, String> {
+    let mut names = BTreeMap::from([(reject::ERRORS_TOPIC, "(refused input)".to_owned())]);
+    let mut catalog = Catalog::new();
+    for (commit, record) in ddl {
+        let changed = millpond_catalog::Change::decode(record.as_ref()).ok();
+        if let Some(newer) = changed.and_then(|change| catalog.apply(&change, *commit).ok()) {
+            catalog = newer;
+            let shown = |name: &str, schema: &str| {
+                if schema == "public" { name.to_owned() } else { format!("{schema}.{name}") }
+            };
+            names.extend(catalog.relations().map(|r| (r.id, shown(&r.name, &r.schema))));
+        }
+    }
+    names
 }
 
 /// Runs one statement and returns its rows as text: for programs that have the engine inside.

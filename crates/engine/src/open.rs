@@ -6,14 +6,16 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use millpond_catalog::{Catalog, RelationKind};
 use millpond_env::Env;
-use millpond_log::{CommittedGroup, Log, LogOptions};
+use millpond_log::{CommittedGroup, Log, LogError, LogOptions};
 use millpond_state::{CheckpointOptions, Checkpoints, Manifest};
 use millpond_types::{Commit, SqlError, SqlState};
 use object_store::path::Path;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::checkpoint::{Checkpointer, Extra, checkpoint_error, heap_runs, keyed_run, operator_state};
+use crate::checkpoint::{
+    Checkpointer, Extra, checkpoint_error, heap_runs, keyed_run, operator_state, table_state,
+};
 use crate::driver::{Command, Counters, Driver, DriverHandle, group_rows};
 use crate::inner::{EngineConfig, Inner, log_error};
 use crate::reject::Refused;
@@ -71,7 +73,7 @@ pub(crate) async fn open(
     restore(&mut driver, &checkpoints, &manifest).await?;
     // What follows is work of a thread of its own kind: it reads files and computes for as long as it takes.
     let last = recovered.last_commit;
-    let driver = tokio::task::block_in_place(move || replay(driver, last))?;
+    tokio::task::block_in_place(|| replay(&mut driver, last))?;
     counters.rows_in.store(0, std::sync::atomic::Ordering::Relaxed);
     info!(
         checkpoint = manifest.number,
@@ -83,9 +85,22 @@ pub(crate) async fn open(
     );
     let handle = DriverHandle { commands, counters };
     let inner = Arc::new(Inner::new(config, env, system, log, handle, published)?);
+    report_failures(&inner);
     start_driver(driver, groups, inbox)?;
     inner.wait_published(last).await?;
     Ok(inner)
+}
+
+/// Tells the driver when the log fails, also if no group of the driver's is touched.
+fn report_failures(inner: &Inner) {
+    let (mut failures, commands) = (inner.log.failures(), inner.driver.commands.clone());
+    tokio::spawn(async move {
+        while failures.changed().await.is_ok() {
+            if commands.send(Command::LogFailed).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 fn start_driver(
@@ -131,7 +146,7 @@ fn empty_snapshot() -> Snapshot {
 
 /// Fills the driver with what the checkpoint holds. A view whose state is not in it, or belongs to another plan, is built
 /// again from its inputs.
-async fn restore(
+pub(crate) async fn restore(
     driver: &mut Driver,
     checkpoints: &Checkpoints,
     manifest: &Manifest,
@@ -159,8 +174,8 @@ async fn restore(
     for relation in catalog.relations().filter(|r| r.is_topic()) {
         driver.declare(relation);
         if matches!(relation.kind, RelationKind::Table(_)) {
-            let id = format!("table/{}/rows", relation.id);
-            let runs = heap_runs(checkpoints, manifest, &id, "table").await?.unwrap_or_default();
+            let runs =
+                heap_runs(checkpoints, manifest, &table_state(relation), "table").await?.unwrap_or_default();
             driver.add_table(relation, runs);
         }
     }
@@ -221,7 +236,7 @@ async fn restore_view(
 }
 
 /// Feeds the driver what the log holds after the checkpoint.
-fn replay(mut driver: Driver, last: Commit) -> Result<Driver, SqlError> {
+pub(crate) fn replay(driver: &mut Driver, last: Commit) -> Result<(), SqlError> {
     let log = driver.log.clone();
     let mut batch: Vec<CommittedGroup> = Vec::new();
     let mut rows = 0;
@@ -238,10 +253,22 @@ fn replay(mut driver: Driver, last: Commit) -> Result<Driver, SqlError> {
         }
     }
     driver.process(batch.iter());
-    Ok(driver)
+    // Where a repair has given up the end of the log, there are no groups up to it.
+    driver.cut = driver.cut.max(last);
+    Ok(())
 }
 
-fn open_error(error: &millpond_log::LogError) -> SqlError {
-    let state = if error.is_corrupt() { SqlState::DATA_CORRUPTED } else { SqlState::IO_ERROR };
-    SqlError::new(state, format!("could not open the log: {error}"))
+fn open_error(error: &LogError) -> SqlError {
+    let sql = |state| SqlError::new(state, format!("could not open the log: {error}"));
+    match error {
+        LogError::Locked { .. } => sql(SqlState::OBJECT_IN_USE)
+            .hint("Stop the other server, or name another folder with --data-dir."),
+        error if error.is_corrupt() => sql(SqlState::DATA_CORRUPTED)
+            .detail("Bytes that were acknowledged are not what they were; nothing was changed.")
+            .hint("\"millpond log verify\" names all that is lost; \"millpond log repair\" gives that up."),
+        error if error.is_disk_full() => {
+            sql(SqlState::DISK_FULL).hint("Free space on the disk, then start the server again.")
+        }
+        _ => sql(SqlState::IO_ERROR),
+    }
 }

@@ -7,6 +7,7 @@ use std::task::{Context as TaskContextOf, Poll};
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, TableSource};
@@ -19,7 +20,8 @@ use millpond_plan::{RelationSource, batch, bind_parameters, replace_relations};
 use millpond_types::{Commit, SqlError, SqlState};
 
 use crate::inner::Inner;
-use crate::scan::Provider;
+use crate::prune::push_conditions;
+use crate::scan::{Provider, Readable};
 use crate::session::CancelHandle;
 use crate::snapshot::{HeapScan, LogScan, Snapshot};
 use crate::target::Key;
@@ -34,7 +36,8 @@ pub(crate) async fn stream(
     mut txn: Option<&mut Txn>,
 ) -> Result<SendableRecordBatchStream, SqlError> {
     let logical = bind_parameters(logical, parameters)?;
-    let logical = replace_relations(batch(logical)?, &mut |source| {
+    let logical = push_conditions(batch(logical)?)?;
+    let logical = replace_relations(logical, &mut |source| {
         let relation = snapshot
             .catalog
             .relation(source.facts().id)
@@ -75,16 +78,8 @@ fn provider(
 ) -> Result<Arc<dyn TableProvider>, SqlError> {
     use datafusion::logical_expr::TableSource as _;
     let schema = source.schema();
-    if Key::of(relation) == Key::AppendOnly && relation.is_topic() {
-        let frames = inner.log.frames(relation.id, Commit(0), snapshot.cut);
-        let scan = LogScan {
-            log: inner.log.clone(),
-            frames: Arc::new(frames),
-            schema,
-            declared: relation.columns.len(),
-            metadata: source.metadata().to_vec(),
-        };
-        return Ok(Arc::new(Provider(Arc::new(scan))));
+    if is_log(relation) {
+        return Ok(Arc::new(Provider(Arc::new(log_scan(inner, snapshot, relation, source)?))));
     }
     if let Some(metadata) = source.metadata().first() {
         return Err(SqlError::unsupported(format!(
@@ -103,6 +98,70 @@ fn provider(
         None => Arc::clone(&snapshot.readable(relation)?.heap),
     };
     Ok(Arc::new(Provider(Arc::new(HeapScan { heap, schema }))))
+}
+
+fn is_log(relation: &Relation) -> bool {
+    Key::of(relation) == Key::AppendOnly && relation.is_topic()
+}
+
+fn log_scan(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    relation: &Relation,
+    source: &RelationSource,
+) -> Result<LogScan, SqlError> {
+    use datafusion::logical_expr::TableSource as _;
+    Ok(LogScan {
+        log: inner.log.clone(),
+        frames: Arc::new(inner.log.frames(relation.id, Commit(0), snapshot.cut)),
+        schema: source.schema(),
+        // A view sees the columns that were there when it was made.
+        declared: source.facts().columns.len(),
+        metadata: source.metadata().to_vec(),
+        shape: Arc::clone(&inner.target(&snapshot.catalog, relation.id)?.shape),
+    })
+}
+
+/// What EXPLAIN says of the plan's scans of the log: a line for each.
+///
+/// # Errors
+/// As [`stream`].
+pub(crate) fn describe_scans(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    logical: &LogicalPlan,
+) -> Result<Vec<String>, SqlError> {
+    let logical = push_conditions(batch(logical.clone())?)?;
+    let mut scans = Vec::new();
+    let walk = logical.apply_with_subqueries(|plan| {
+        if let LogicalPlan::TableScan(scan) = plan
+            && let Some(source) = RelationSource::of(&scan.source)
+            && let Some(relation) = snapshot.catalog.relation(source.facts().id)
+            && is_log(relation)
+        {
+            scans.push((scan.clone(), source.clone(), Arc::clone(relation)));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walk.map_err(from_datafusion)?;
+    let mut lines = Vec::with_capacity(scans.len());
+    for (scan, source, relation) in scans {
+        let all = Arc::new(log_scan(inner, snapshot, &relation, &source)?);
+        let (frames, declared) = (all.frames.len(), all.declared);
+        let narrow = all.narrowed(&scan.filters);
+        let rows: u64 = narrow.frames.iter().map(|frame| u64::from(frame.rows)).sum();
+        let columns = match &scan.projection {
+            Some(projection) => projection.iter().filter(|column| **column < declared).count(),
+            None => declared,
+        };
+        lines.push(format!(
+            "Log of {}: {} of {frames} frames with {rows} rows are read, {} pruned; {columns} of {declared} columns",
+            relation.display_name(),
+            narrow.frames.len(),
+            frames - narrow.frames.len(),
+        ));
+    }
+    Ok(lines)
 }
 
 /// Reads every row of a table or view, as the driver does for history.

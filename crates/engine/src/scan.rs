@@ -26,6 +26,10 @@ pub(crate) trait Readable: fmt::Debug + Send + Sync {
     /// How many parts there are, at most `wanted` where they can be split freely.
     fn parts(&self, wanted: usize) -> usize;
 
+    /// The same without what cannot hold a row for which all `conditions` are true; the conditions are still checked on
+    /// every row.
+    fn narrowed(self: Arc<Self>, conditions: &[Expr]) -> Arc<Self>;
+
     /// The batches of part `part` of `parts`, with the columns of `projection` only.
     fn read(&self, part: usize, parts: usize, projection: &[usize]) -> Batches;
 }
@@ -48,7 +52,7 @@ impl<R: Readable + 'static> TableProvider for Provider<R> {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let full = self.0.schema();
@@ -57,11 +61,12 @@ impl<R: Readable + 'static> TableProvider for Provider<R> {
             None => (0..full.fields().len()).collect(),
         };
         let schema = Arc::new(full.project(&projection)?);
-        let parts = self.0.parts(state.config().target_partitions()).max(1);
+        let readable = Arc::clone(&self.0).narrowed(filters);
+        let parts = readable.parts(state.config().target_partitions()).max(1);
         let streams = (0..parts).map(|part| {
             let projection = projection.clone();
             Arc::new(Part {
-                readable: Arc::clone(&self.0),
+                readable: Arc::clone(&readable),
                 part,
                 parts,
                 projection,

@@ -7,14 +7,18 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DataFusionError;
+use datafusion::logical_expr::Expr;
 use millpond_catalog::{Catalog, Relation};
+use millpond_functions::error::into_datafusion;
 use millpond_log::{FrameRef, Log};
 use millpond_plan::Metadata;
 use millpond_state::HeapSnapshot;
 use millpond_types::{Commit, EventTime, RelationId, SqlError, SqlState};
 
+use crate::prune::may_match;
 use crate::reject::{ErrorRow, LateRow, Refused};
 use crate::scan::{Batches, Readable};
+use crate::shape::Shape;
 use crate::status::RelationState;
 
 /// A published epoch.
@@ -86,6 +90,10 @@ impl Readable for HeapScan {
         Arc::clone(&self.schema)
     }
 
+    fn narrowed(self: Arc<Self>, _conditions: &[Expr]) -> Arc<Self> {
+        self
+    }
+
     fn parts(&self, wanted: usize) -> usize {
         wanted.min(self.heap.chunks()).max(1)
     }
@@ -109,6 +117,8 @@ pub(crate) struct LogScan {
     pub schema: SchemaRef,
     pub declared: usize,
     pub metadata: Vec<Metadata>,
+    /// For frames that were written before a column was added.
+    pub shape: Arc<Shape>,
 }
 
 impl fmt::Debug for LogScan {
@@ -122,6 +132,22 @@ impl Readable for LogScan {
         Arc::clone(&self.schema)
     }
 
+    fn narrowed(self: Arc<Self>, conditions: &[Expr]) -> Arc<Self> {
+        let Some(keep) = may_match(&self.frames, &self.schema, self.declared, &self.metadata, conditions)
+        else {
+            return self;
+        };
+        let frames = self.frames.iter().zip(keep).filter(|(_, keep)| *keep).map(|(frame, _)| frame.clone());
+        Arc::new(Self {
+            log: self.log.clone(),
+            frames: Arc::new(frames.collect()),
+            schema: Arc::clone(&self.schema),
+            declared: self.declared,
+            metadata: self.metadata.clone(),
+            shape: Arc::clone(&self.shape),
+        })
+    }
+
     fn parts(&self, wanted: usize) -> usize {
         wanted.min(self.frames.len()).max(1)
     }
@@ -131,20 +157,29 @@ impl Readable for LogScan {
         let (from, to) = (self.frames.len() * part / parts, self.frames.len() * (part + 1) / parts);
         let (log, frames) = (self.log.clone(), Arc::clone(&self.frames));
         let (projection, declared) = (projection.to_vec(), self.declared);
-        let metadata = self.metadata.clone();
+        let (metadata, shape) = (self.metadata.clone(), Arc::clone(&self.shape));
         let schema = Arc::new(self.schema.project(&projection).expect("the projection is of this schema"));
         let stored: Vec<usize> = projection.iter().copied().filter(|c| *c < declared).collect();
         Box::new((from..to).map(move |at| {
             let frame = &frames[at];
-            let batch = log.read(frame, Some(&stored)).map_err(|e| DataFusionError::External(Box::new(e)))?;
+            let external = |e: millpond_log::LogError| DataFusionError::External(Box::new(e));
             let facts = FrameFacts::of(frame);
+            let width = frame.schema.fields().len();
+            let stored: Vec<usize> = stored.iter().copied().filter(|column| *column < width).collect();
+            // Who asks for metadata only, or counts, needs no rows.
+            let read = match stored.len() {
+                0 => Vec::new(),
+                _ => log.read(frame, Some(&stored)).map_err(external)?.columns().to_vec(),
+            };
             let mut columns = Vec::with_capacity(projection.len());
-            let mut read = batch.columns().iter();
+            let mut read = read.into_iter();
             for (column, field) in projection.iter().zip(schema.fields()) {
-                columns.push(if *column < declared {
-                    Arc::clone(read.next().expect("one column was read per stored one"))
-                } else {
+                columns.push(if *column >= declared {
                     facts.column(metadata[*column - declared], field.data_type())?
+                } else if *column >= width {
+                    shape.column(*column, facts.rows).map_err(into_datafusion)?
+                } else {
+                    read.next().expect("one column was read per stored one")
                 });
             }
             let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(facts.rows));

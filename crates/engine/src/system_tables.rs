@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{
-    ArrayRef, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, RecordBatch,
+    StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{IntervalMonthDayNano, Schema};
 use datafusion::catalog::MemTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{ScalarUDF, TableSource};
+use millpond_log::{PartitionFacts, PartitionSize};
 use millpond_plan::SystemTables;
 use millpond_sql::ast;
 use millpond_types::{RelationId, SqlType};
@@ -127,6 +128,29 @@ impl SessionTables {
                     sources.iter().map(|r| snapshot.watermarks.get(&r.id).map(|w| w.0)),
                 );
                 table.bigint("error_rows", sources.iter().map(|r| Some(snapshot.errors.count(r.id) as i64)));
+            }
+            "partitions" => {
+                let mut all = Vec::new();
+                for relation in snapshot.catalog.relations().filter(|r| r.is_topic()) {
+                    let sizes = self.inner.log.sizes(relation.id);
+                    let facts = self.inner.log.partitions(relation.id);
+                    all.extend(facts.into_iter().map(|f| (relation, f, sizes.get(&f.partition).copied())));
+                }
+                table.text("schema", all.iter().map(|(r, ..)| Some(r.schema.clone())));
+                table.text("name", all.iter().map(|(r, ..)| Some(r.name.clone())));
+                table.int("partition", all.iter().map(|(_, f, _)| f.partition.0 as i32));
+                let oldest = |(_, f, size): &(_, PartitionFacts, Option<PartitionSize>)| {
+                    Some(size.map_or(f.next_offset, |size| size.first_offset).0 as i64)
+                };
+                table.bigint("earliest_offset", all.iter().map(oldest));
+                table.bigint("next_offset", all.iter().map(|(_, f, _)| Some(f.next_offset.0 as i64)));
+                table.bigint("rows", all.iter().map(|(.., size)| Some(size.map_or(0, |s| s.rows as i64))));
+                table
+                    .bigint("frames", all.iter().map(|(.., size)| Some(size.map_or(0, |s| s.frames as i64))));
+                table.bigint("bytes", all.iter().map(|(.., size)| Some(size.map_or(0, |s| s.bytes as i64))));
+                table.timestamp("event_time", all.iter().map(|(_, f, _)| f.event_time.map(|t| t.0)));
+                table.boolean("idle", all.iter().map(|(_, f, _)| f.idle));
+                table.timestamptz("last_row_at", all.iter().map(|(_, f, _)| f.newest_row.map(|t| t.0)));
             }
             "errors" => {
                 let rows: Vec<_> = snapshot.errors.rows().flat_map(repeated).collect();
@@ -244,6 +268,16 @@ impl Table {
 
     fn timestamp(&mut self, name: &str, values: impl Iterator<Item = Option<i64>>) {
         self.add(name, &SqlType::Timestamp, Arc::new(values.collect::<TimestampMicrosecondArray>()));
+    }
+
+    fn timestamptz(&mut self, name: &str, values: impl Iterator<Item = Option<i64>>) {
+        let values: TimestampMicrosecondArray = values.collect();
+        self.add(name, &SqlType::Timestamptz, Arc::new(values.with_timezone(millpond_types::sql_type::UTC)));
+    }
+
+    fn boolean(&mut self, name: &str, values: impl Iterator<Item = bool>) {
+        let values: BooleanArray = values.map(Some).collect();
+        self.add(name, &SqlType::Boolean, Arc::new(values));
     }
 
     fn interval(&mut self, name: &str, micros: impl Iterator<Item = i64>) {

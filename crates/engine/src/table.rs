@@ -9,10 +9,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::row::{RowConverter, SortField};
-use millpond_state::{Relation as Stored, RowId};
+use millpond_catalog::Relation;
+use millpond_state::{HeapSnapshot, Relation as Stored, RowId};
 use millpond_types::{Delta, SqlError};
 
-use crate::target::{Key, internal};
+use crate::relation::identity;
+use crate::shape::Shape;
+use crate::target::{Key, internal, stored_schema};
 use crate::txn::split_op;
 
 /// Applies a frame of a table to its rows and returns what changed: old images with weight -1, new ones with +1.
@@ -21,8 +24,14 @@ use crate::txn::split_op;
 ///
 /// # Errors
 /// XX001 if the frame is not one of this table.
-pub(crate) fn changelog(rows: &mut Stored, key: &Key, frame: &RecordBatch) -> Result<Delta, SqlError> {
+pub(crate) fn changelog(
+    rows: &mut Stored,
+    key: &Key,
+    shape: &Shape,
+    frame: &RecordBatch,
+) -> Result<Delta, SqlError> {
     let (stored, puts) = split_op(frame)?;
+    let stored = shape.complete(&stored)?;
     let stored =
         RecordBatch::try_new(Arc::clone(rows.schema()), stored.columns().to_vec()).map_err(internal)?;
     let keys: Vec<ArrayRef> = key.columns().iter().map(|c| Arc::clone(stored.column(*c))).collect();
@@ -43,6 +52,21 @@ pub(crate) fn changelog(rows: &mut Stored, key: &Key, frame: &RecordBatch) -> Re
     rows.apply(&delta).map_err(fault)?;
     rows.maintain(delta.rows().max(16_384)).map_err(fault)?;
     Ok(delta)
+}
+
+/// The rows of a table to which columns were added, with these.
+///
+/// # Errors
+/// XX001 if they are no rows of the table.
+pub(crate) fn grown(rows: &HeapSnapshot, relation: &Relation, shape: &Shape) -> Result<Stored, SqlError> {
+    let mut grown = Stored::new(&relation.name, stored_schema(relation), identity(relation));
+    for batch in rows.batches(None) {
+        let fault = |fault: millpond_state::StateFault| SqlError::internal(fault.to_string());
+        let complete = shape.complete(&batch.map_err(fault)?)?;
+        let batch = RecordBatch::try_new(Arc::clone(grown.schema()), complete.columns().to_vec());
+        grown.apply(&Delta::insert(batch.map_err(internal)?)).map_err(fault)?;
+    }
+    Ok(grown)
 }
 
 /// Marks for each key its last row.

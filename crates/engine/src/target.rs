@@ -1,15 +1,18 @@
 //! What a write to a source or table needs to know, made once per version of the relation.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::physical_plan::PhysicalExpr;
-use millpond_catalog::{Relation, RelationKind};
+use millpond_catalog::{Layout, Relation, RelationKind};
 use millpond_functions::error::from_datafusion;
 use millpond_plan::{Planner, physical};
 use millpond_types::{EventTime, RelationId, SqlError, SqlState, SqlType};
+
+use crate::shape::Shape;
 
 /// The key of a table without a primary key: numbers its rows in the order they came.
 pub(crate) const ROW_ID: &str = "_row_id";
@@ -67,6 +70,9 @@ pub(crate) struct Target {
     pub declared: SchemaRef,
     pub stored: SchemaRef,
     pub key: Key,
+    pub shape: Arc<Shape>,
+    /// Where the next batch without a key goes, modulo the number of partitions.
+    turn: AtomicU32,
     watermark: Option<Arc<dyn PhysicalExpr>>,
     generated: Vec<(usize, Arc<dyn PhysicalExpr>)>,
 }
@@ -95,7 +101,17 @@ impl Target {
             }
         }
         let (key, stored) = (Key::of(&relation), stored_schema(&relation));
-        Ok(Self { relation, declared, stored, key, watermark, generated })
+        let shape = Arc::new(Shape::new(&relation, planner)?);
+        Ok(Self { relation, declared, stored, key, shape, turn: AtomicU32::new(0), watermark, generated })
+    }
+
+    pub fn layout(&self) -> &Layout {
+        self.relation.layout().expect("targets are sources and tables")
+    }
+
+    /// The partition of a batch that may go to any.
+    pub fn next_partition(&self) -> u32 {
+        self.turn.fetch_add(1, Ordering::Relaxed) % self.layout().partitions
     }
 
     pub fn id(&self) -> RelationId {

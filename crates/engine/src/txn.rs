@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int8Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Int8Array, Int32Array, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use millpond_log::{Transaction, Write, WriteKind};
 use millpond_state::Relation as Stored;
@@ -16,6 +16,7 @@ use millpond_types::{Commit, Delta, PartitionId, RelationId, SqlError, SqlState}
 use tokio::sync::OwnedMutexGuard;
 
 use crate::inner::Inner;
+use crate::partition::spread;
 use crate::target::{OP, OP_DELETE, OP_PUT, Target, internal};
 
 /// How long a transaction waits for another's table before it is told of a deadlock.
@@ -25,6 +26,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct TableImage {
     pub rows: Stored,
     pub next_row_id: i64,
+    /// The log's term in which it was made. Beyond, it may hold what the log has lost.
+    pub term: u64,
 }
 
 pub(crate) type SharedImage = Arc<tokio::sync::Mutex<TableImage>>;
@@ -93,18 +96,10 @@ impl Txn {
         let locked = match self.tables.entry(id) {
             Entry::Occupied(locked) => locked.into_mut(),
             Entry::Vacant(free) => {
-                let image = inner.image(target).await?;
-                let wait = lock_timeout.unwrap_or(LOCK_WAIT);
-                let image = tokio::time::timeout(wait, image.lock_owned()).await.map_err(|_| {
-                    if lock_timeout.is_some() {
-                        SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
-                    } else {
-                        let table = target.relation.described();
-                        SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected")
-                            .detail(format!("Another transaction has held {table} for too long."))
-                            .hint("Write tables in the same order in every transaction, and try again.")
-                    }
-                })?;
+                let image = lock_image(inner, target, lock_timeout).await?;
+                if image.rows.schema().fields().len() != target.stored.fields().len() {
+                    return Err(altered(target));
+                }
                 let next_row_id = image.next_row_id;
                 free.insert(LockedTable { image, done: Vec::new(), next_row_id })
             }
@@ -112,13 +107,22 @@ impl Txn {
         Ok(&mut locked.image)
     }
 
-    /// Appends rows with the declared columns to a source or append-only table.
-    pub fn append(&mut self, inner: &Inner, target: &Target, batch: RecordBatch) -> Result<(), SqlError> {
+    /// Appends rows with the declared columns to a source or append-only table. `given` may name the rows' partitions.
+    pub fn append(
+        &mut self,
+        inner: &Inner,
+        target: &Target,
+        batch: RecordBatch,
+        given: Option<&Int32Array>,
+    ) -> Result<(), SqlError> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let event_time = target.event_time(&batch)?;
-        self.push(inner, target, batch, WriteKind::Append, event_time)
+        for (partition, batch) in spread(target, batch, given)? {
+            let event_time = target.event_time(&batch)?;
+            self.push(inner, target, partition, batch, WriteKind::Append, event_time)?;
+        }
+        Ok(())
     }
 
     /// Puts and deletes rows of a locked table: `old` leave, `new` come; both have the stored columns, and keys are checked
@@ -146,18 +150,19 @@ impl Txn {
             0 => None,
             _ => target.event_time(&new)?,
         };
-        self.push(inner, target, with_op(&rows, ops)?, WriteKind::Upsert, event_time)
+        self.push(inner, target, PartitionId(0), with_op(&rows, ops)?, WriteKind::Upsert, event_time)
     }
 
     fn push(
         &mut self,
         inner: &Inner,
         target: &Target,
+        partition: PartitionId,
         batch: RecordBatch,
         kind: WriteKind,
         event_time: Option<millpond_types::EventTime>,
     ) -> Result<(), SqlError> {
-        self.bytes += batch.get_array_memory_size();
+        self.bytes += batch_bytes(&batch);
         let limit = inner.config.max_transaction_bytes;
         if self.bytes > limit {
             return Err(SqlError::new(
@@ -168,7 +173,7 @@ impl Txn {
         }
         self.writes.push(Write {
             topic: target.id(),
-            partition: PartitionId(0),
+            partition,
             batch,
             event_time,
             schema_version: target.relation.schema_version,
@@ -181,7 +186,7 @@ impl Txn {
 
     /// A write that was prepared elsewhere, such as rows for the topic of errors.
     pub fn push_raw(&mut self, write: Write) {
-        self.bytes += write.batch.get_array_memory_size();
+        self.bytes += batch_bytes(&write.batch);
         self.writes.push(write);
     }
 
@@ -200,7 +205,8 @@ impl Txn {
     /// Submits everything as one commit. Returns 0 where there was nothing to write.
     ///
     /// # Errors
-    /// 58030 and 53100 from the log. What is not acknowledged may still turn out to be durable after a crash.
+    /// 40001 if the log has failed since a table was locked, for then the table's image holds what is lost; 58030 and 53100
+    /// from the log. What is not acknowledged may still turn out to be durable after a crash.
     pub async fn commit(mut self, inner: &Inner, synchronous: bool) -> Result<Commit, SqlError> {
         let writes = std::mem::take(&mut self.writes);
         if writes.is_empty() {
@@ -208,7 +214,8 @@ impl Txn {
             return Ok(Commit(0));
         }
         // Submitting while the locks are held makes the log's order that of the images.
-        let ticket = inner.submit(Transaction { writes, records: Vec::new() }).await?;
+        let term = self.tables.values().map(|locked| locked.image.term).min();
+        let ticket = inner.submit(Transaction { writes, records: Vec::new() }, term).await?;
         for locked in self.tables.values_mut() {
             locked.done.clear();
             locked.next_row_id = locked.image.next_row_id;
@@ -219,6 +226,52 @@ impl Txn {
         inner.acknowledge(commit);
         Ok(commit)
     }
+}
+
+/// Waits for a table's one writer, and takes its place.
+///
+/// # Errors
+/// As [`Txn::lock`].
+pub(crate) async fn lock_image(
+    inner: &Inner,
+    target: &Target,
+    lock_timeout: Option<Duration>,
+) -> Result<OwnedMutexGuard<TableImage>, SqlError> {
+    let wait = lock_timeout.unwrap_or(LOCK_WAIT);
+    let newest = async {
+        loop {
+            let image = inner.image(target).await?.lock_owned().await;
+            // Whoever held it may have seen the log fail.
+            if image.term == inner.writable_term()? {
+                return Ok::<_, SqlError>(image);
+            }
+        }
+    };
+    tokio::time::timeout(wait, newest).await.map_err(|_| {
+        if lock_timeout.is_some() {
+            SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+        } else {
+            let table = target.relation.described();
+            SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected")
+                .detail(format!("Another transaction has held {table} for too long."))
+                .hint("Write tables in the same order in every transaction, and try again.")
+        }
+    })?
+}
+
+/// The statement was planned for columns that the table has no more, or not alone.
+fn altered(target: &Target) -> SqlError {
+    SqlError::new(
+        SqlState::SERIALIZATION_FAILURE,
+        format!("{} has been altered by another transaction", target.relation.described()),
+    )
+    .hint("Try again.")
+}
+
+/// How much memory the rows take, though they may be a part of a larger batch.
+fn batch_bytes(batch: &RecordBatch) -> usize {
+    let column = |column: &ArrayRef| column.to_data().get_slice_memory_size();
+    batch.columns().iter().map(|c| column(c).unwrap_or_else(|_| c.get_array_memory_size())).sum()
 }
 
 impl LockedTable {

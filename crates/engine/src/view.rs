@@ -11,6 +11,7 @@ use millpond_state::{Identity, Relation as Stored};
 use millpond_types::{Delta, EventTime, RelationId, SqlError};
 
 use crate::changes::{Changes, Piece, input_deltas, join};
+use crate::prune::Conditions;
 use crate::reject::{ErrorRow, LateRow, row_text};
 use crate::relation::identity;
 use crate::render::{RenderedInput, render};
@@ -23,6 +24,8 @@ pub(crate) struct View {
     pub fingerprint: String,
     pub graph: Graph,
     pub inputs: Vec<RenderedInput>,
+    /// What it asks of its inputs' rows: history that cannot answer is not read.
+    pub conditions: Conditions,
     output: OutputId,
     pub contents: Stored,
     identity: Identity,
@@ -54,7 +57,7 @@ pub(crate) fn plan_query(catalog: &Arc<Catalog>, relation: &Relation) -> Result<
         database: "millpond".into(),
         user: relation.owner.clone(),
     };
-    let planner = Planner::new(Arc::clone(catalog), settings, None);
+    let planner = Planner::new(catalog.as_of(relation.created_at), settings, None);
     let query = millpond_sql::parse_query(&view.query)?;
     Ok((planner.plan_view(&query, &[])?, view.allowed_lateness))
 }
@@ -87,6 +90,7 @@ impl View {
             fingerprint: plan.fingerprint(),
             graph,
             inputs: rendered.inputs,
+            conditions: Conditions::of(&query.logical)?,
             output: rendered.output,
             contents,
             identity,

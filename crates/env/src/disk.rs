@@ -61,7 +61,12 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 
     fn len(&self) -> io::Result<u64>;
 
+    /// Also gives back what was reserved beyond `len`.
     fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Makes sure that the file can grow to `len` bytes without running out of space; its length stays what it is.
+    /// `Unsupported` where the file system knows no such promise: then any write may find the disk full.
+    fn reserve(&self, len: u64) -> io::Result<()>;
 
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)

@@ -16,15 +16,18 @@ pub enum LogError {
     /// Bytes that were once acknowledged are not what they were. Nothing is skipped: somebody must decide.
     #[error("journal file \"{}\" is damaged at offset {offset}: {what}", file.display())]
     Corrupt { file: PathBuf, offset: u64, what: String },
-    /// The disk is full (SQLSTATE 53100); the log takes no more appends until it is opened again.
+    /// The disk is full (SQLSTATE 53100); the log takes no more appends until [`crate::Log::heal`] finds space.
     #[error("could not write to \"{}\": no space left on device", path.display())]
     DiskFull { path: PathBuf, source: Arc<io::Error> },
-    /// The machine failed (58030). After a failed write or sync the log takes no more appends until it is opened again.
+    /// The machine failed (58030). After a failed write or sync the log takes no more appends until [`crate::Log::heal`].
     #[error("could not {action} \"{}\": {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: Arc<io::Error> },
-    /// An earlier failure stopped the log; what was submitted since is not in it.
+    /// An earlier failure stopped the log; what was submitted since is not in it. Sure not to turn up later.
     #[error("the log has stopped: {cause}")]
     Stopped { cause: Arc<LogError> },
+    /// The log has failed and gone on since the transaction read what it builds on; nothing of it was written.
+    #[error("the log has failed and gone on since the transaction began")]
+    Interrupted,
     /// The log was closed before the transaction was written.
     #[error("the log is closed")]
     Closed,

@@ -16,10 +16,13 @@
 //! for every byte, and payloads can be skipped. crc32c throughout. Decoders check the header's crc before they believe any
 //! length, bound every length by the bytes that are there, and refuse flags, kinds and versions that they do not know.
 
+use millpond_types::Commit;
+
 mod file_header;
 mod frame;
 mod item;
 mod record;
+mod skip;
 
 pub(crate) use file_header::FileHeader;
 pub(crate) use frame::{FrameHeader, WriteEntry};
@@ -27,6 +30,10 @@ pub(crate) use item::{
     Body, CommitRecord, ItemHeader, MAGIC, PRELUDE_BYTES, Prelude, header_bytes_claimed, pad8,
 };
 pub(crate) use record::{decode_record, encode_record};
+pub(crate) use skip::{Skip, decode_skips, encode_skips};
+
+/// No log comes so far.
+pub(crate) const COMMITS_END: u64 = 1 << 63;
 
 /// What is wrong with some bytes; the caller knows where they are.
 pub(crate) type Bad = String;
@@ -55,6 +62,14 @@ impl<'a> Fields<'a> {
 
     pub fn u32(&mut self) -> Result<u32, Bad> {
         self.array().map(u32::from_le_bytes)
+    }
+
+    /// A commit number, far enough from the end of numbers that nobody has to ask whether there is a next one.
+    pub fn commit(&mut self) -> Result<Commit, Bad> {
+        match self.u64()? {
+            number if number < COMMITS_END => Ok(Commit(number)),
+            number => Err(format!("there can be no commit {number}")),
+        }
     }
 
     pub fn u64(&mut self) -> Result<u64, Bad> {

@@ -17,7 +17,8 @@ use crate::format::{
 };
 use crate::index::{FrameRef, JournalFile, Place};
 use crate::payload::BatchEncoder;
-use crate::topic::Topics;
+use crate::ranges::ColumnRange;
+use crate::topic::{Stamp, Topics};
 use crate::{CommittedFrame, CommittedGroup, LogError, Record, Write, WriteKind};
 
 /// Writes of one frame, so that its header keeps below its limit.
@@ -330,6 +331,8 @@ impl Encoder<'_> {
         let encoder = self.encoder(topic, &schema).map_err(failed)?;
         for mut draft in drafts(writes, sizes) {
             let batch = draft.batch(&schema).map_err(failed)?;
+            // A changelog is read whole, into the image of its table.
+            let ranges = if kind == WriteKind::Append { ColumnRange::of(&batch) } else { None };
             let header = {
                 let mut topics = topics.lock();
                 let header = FrameHeader {
@@ -343,9 +346,10 @@ impl Encoder<'_> {
                     watermark: topics.watermark(topic),
                     event_time: topics.event_time_with(topic, partition, draft.event_time),
                     position: draft.position,
+                    ranges: ranges.clone(),
                     writes: draft.writes,
                 };
-                topics.appended(&header);
+                topics.appended(&header, Stamp { commit: self.commit, ingest_time: self.ingest_time });
                 header
             };
             let mut encoders = std::mem::take(&mut self.open.encoders);
@@ -368,6 +372,7 @@ impl Encoder<'_> {
                 kind,
                 schema_version,
                 schema: Arc::clone(&schema),
+                ranges,
                 place: Place {
                     file: Arc::clone(&self.open.file),
                     at: self.open.len + payload_at as u64,

@@ -1,17 +1,18 @@
 //! Where everything lies: the files, and every frame of every topic, in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arrow::datatypes::SchemaRef;
 use millpond_env::{Disk, DiskFile, Open};
 use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 use parking_lot::{Mutex, RwLock};
 
-use crate::{LogError, WriteKind};
+use crate::format::{COMMITS_END, Skip, decode_skips};
+use crate::{ColumnRange, LogError, WriteKind};
 
 /// At most one mark per so many bytes: how far a replay may have to skip.
 const MARK_BYTES: u64 = 64 << 10;
@@ -19,9 +20,13 @@ const MARK_BYTES: u64 = 64 << 10;
 /// One file of the journal.
 pub(crate) struct JournalFile {
     pub path: PathBuf,
+    /// Of its first group. A file may leave out commits after the one before it: those that a failed sync has lost.
+    pub first: Commit,
     /// How much of it is written, in whole groups.
     written: AtomicU64,
     schemas: RwLock<HashMap<u32, SchemaRef>>,
+    /// What a repair has given up.
+    skips: OnceLock<Arc<[Skip]>>,
     /// Open as long as somebody reads it.
     handle: Mutex<Option<Weak<dyn DiskFile>>>,
 }
@@ -30,8 +35,10 @@ impl JournalFile {
     pub fn new(dir: &Path, first: Commit, written: u64) -> Self {
         Self {
             path: dir.join(format!("{:020}.log", first.0)),
+            first,
             written: AtomicU64::new(written),
             schemas: RwLock::default(),
+            skips: OnceLock::new(),
             handle: Mutex::default(),
         }
     }
@@ -40,7 +47,35 @@ impl JournalFile {
     pub fn parse_name(name: &Path) -> Option<Commit> {
         let digits = name.to_str()?.strip_suffix(".log")?;
         let wellformed = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-        wellformed.then(|| digits.parse().ok().map(Commit))?
+        let number = wellformed.then(|| digits.parse().ok())??;
+        (number < COMMITS_END).then_some(Commit(number))
+    }
+
+    /// Where the list of skips lies, if there is one.
+    pub fn skips_path(&self) -> PathBuf {
+        self.path.with_extension("skip")
+    }
+
+    pub fn skips(&self) -> Arc<[Skip]> {
+        self.skips.get().cloned().unwrap_or_default()
+    }
+
+    /// Reads the list of skips, if there is one. Returns the crc of the header of the file for which it was made.
+    pub fn read_skips(&self, disk: &dyn Disk) -> Result<Option<u32>, LogError> {
+        let path = self.skips_path();
+        if !disk.exists(&path).map_err(|e| LogError::io("look for", &path, e))? {
+            return Ok(None);
+        }
+        let read = || {
+            let file = disk.open(&path, Open::Read)?;
+            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, 0).map(|()| bytes)
+        };
+        let bytes = read().map_err(|e| LogError::io("read", &path, e))?;
+        let (of, skips) =
+            decode_skips(&bytes).map_err(|what| LogError::Corrupt { file: path.clone(), offset: 0, what })?;
+        let _ = self.skips.set(skips.into());
+        Ok(Some(of))
     }
 
     pub fn written(&self) -> u64 {
@@ -82,9 +117,10 @@ impl fmt::Debug for JournalFile {
 }
 
 /// The newest file, open for writing.
+#[derive(Clone)]
 pub(crate) struct Sink {
     pub journal: Arc<JournalFile>,
-    pub file: Box<dyn DiskFile>,
+    pub file: Arc<dyn DiskFile>,
 }
 
 /// What a frame's header says, and where its rows lie. Cheap to clone.
@@ -103,7 +139,20 @@ pub struct FrameRef {
     pub schema_version: u32,
     /// Of the stored rows.
     pub schema: SchemaRef,
+    /// The smallest and largest values of some of its columns, ascending by column; `None` where nothing is known.
+    pub ranges: Option<Arc<[ColumnRange]>>,
     pub(crate) place: Place,
+}
+
+/// What is stored of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionSize {
+    /// Of the oldest row that is there.
+    pub first_offset: Offset,
+    pub frames: u64,
+    pub rows: u64,
+    /// Of payloads.
+    pub bytes: u64,
 }
 
 /// Where a payload lies.
@@ -144,6 +193,11 @@ impl Index {
         self.last
     }
 
+    /// Groups up to this one are not there any more.
+    pub fn leave_out(&mut self, upto: Commit) {
+        self.last = self.last.max(upto);
+    }
+
     /// Adds a group that lies in the newest file.
     pub fn add(&mut self, commit: Commit, at: u64, frames: Vec<FrameRef>) {
         let file = self.files.len() - 1;
@@ -156,9 +210,10 @@ impl Index {
         self.last = commit;
     }
 
-    /// The nearest place at or before a commit from where groups can be read.
+    /// The nearest place at or before a commit from where groups can be read; the first of all for one before it.
     pub fn mark(&self, commit: Commit) -> Option<Mark> {
-        self.marks[..self.marks.partition_point(|mark| mark.commit <= commit)].last().copied()
+        let before = &self.marks[..self.marks.partition_point(|mark| mark.commit <= commit)];
+        before.last().or(self.marks.first()).copied()
     }
 
     pub fn frames(&self, topic: RelationId, from: Commit, to: Commit) -> Vec<FrameRef> {
@@ -166,6 +221,19 @@ impl Index {
         let first = frames.partition_point(|frame| frame.commit <= from);
         let end = frames.partition_point(|frame| frame.commit <= to);
         frames.get(first..end).map_or_else(Vec::new, <[_]>::to_vec)
+    }
+
+    /// What each partition of a topic has stored.
+    pub fn sizes(&self, topic: RelationId) -> BTreeMap<PartitionId, PartitionSize> {
+        let mut sizes: BTreeMap<PartitionId, PartitionSize> = BTreeMap::new();
+        for frame in self.frames.get(&topic).into_iter().flatten() {
+            let empty = PartitionSize { first_offset: frame.base_offset, frames: 0, rows: 0, bytes: 0 };
+            let size = sizes.entry(frame.partition).or_insert(empty);
+            size.frames += 1;
+            size.rows += u64::from(frame.rows);
+            size.bytes += frame.place.bytes;
+        }
+        sizes
     }
 
     /// Frames, rows and payload bytes of all topics.

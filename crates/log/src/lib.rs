@@ -17,32 +17,41 @@
 //! vouches for every byte (module `format`). A crash leaves at most one torn group, which [`Log::open`] cuts; bad bytes before
 //! that are an error with file and offset (module `recovery`). Keeps I1 and I7.
 //!
+//! A write or sync that fails is told to all who wait; [`Log::heal`] goes on without a restart, in a new file (module `heal`).
+//!
 //! Watermarks are data: each frame records W of its topic *before* itself (module `topic`).
 //!
 //! Not here: what a DDL record means, how a watermark expression is evaluated, SQL. Begin at [`Log`].
 
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
+mod heal;
 mod index;
 mod log;
 mod payload;
 mod queue;
+mod ranges;
 mod recovery;
 mod replay;
 mod scan;
+mod survey;
 mod ticket;
 mod topic;
 mod transaction;
 mod writer;
 
 pub use error::LogError;
-pub use index::FrameRef;
+pub use index::{FrameRef, PartitionSize};
 pub use log::{Log, LogOptions};
+pub use ranges::ColumnRange;
 pub use recovery::{Recovered, TornTail};
 pub use replay::Replay;
+pub use survey::{Damage, FileSurvey, Offline, SeenBody, SeenGroup, SeenItem, Survey, TopicSurvey};
 pub use ticket::Ticket;
-pub use topic::TopicSpec;
+pub use topic::{PartitionFacts, TopicSpec};
 pub use transaction::{CommittedFrame, CommittedGroup, Producer, Record, Transaction, Write, WriteKind};
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The handle of the log.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,9 +18,9 @@ use crate::payload::{check_schema, decode_batch};
 use crate::queue::{Limits, Pending, Queue, TRANSACTION_BYTES};
 use crate::recovery::{Recovered, Recovery};
 use crate::ticket::{Ticket, ticket};
-use crate::topic::TopicSpec;
+use crate::topic::{PartitionFacts, TopicSpec};
 use crate::writer::{Shared, Threads};
-use crate::{CommittedGroup, FrameRef, LogError, Replay, Transaction, Write};
+use crate::{CommittedGroup, FrameRef, LogError, PartitionSize, Replay, Transaction, Write};
 
 /// A connector's position is copied into a header: it must be small.
 const POSITION_BYTES_MAX: usize = 1 << 20;
@@ -60,8 +61,8 @@ impl Default for LogOptions {
 
 /// The journal, open for appending. Clones share it; the last one that is dropped writes what is queued, and closes it.
 ///
-/// After a failed write or sync every waiting ticket gets the error and the log refuses further appends until it is opened
-/// again; what is durable stays readable.
+/// After a failed write or sync every waiting ticket gets the error and the log refuses further appends until [`Log::heal`]
+/// or until it is opened again; what is durable stays readable.
 #[derive(Clone)]
 pub struct Log(Arc<Inner>);
 
@@ -90,7 +91,7 @@ impl Log {
             std::io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
             _ => LogError::io("lock", dir, error),
         })?;
-        let recovery = Recovery { disk: &*env.disk, dir, verify_from: options.verify_from };
+        let recovery = Recovery { disk: &*env.disk, dir, verify_from: options.verify_from, upto: None };
         let restored = recovery.run()?;
         let chain = Chain {
             dir: dir.to_owned(),
@@ -124,6 +125,16 @@ impl Log {
     /// The ticket fails with [`LogError::Refused`] if a topic is not declared, a partition is not one of it, a type cannot
     /// be stored or a position is too long; then nothing of the transaction was queued.
     pub fn submit(&self, transaction: Transaction) -> Ticket {
+        self.queue(transaction, None)
+    }
+
+    /// As [`Log::submit`], for a transaction that builds on what was appended before it: the ticket fails with
+    /// [`LogError::Interrupted`] if the log has failed since [`Log::term`] answered `term`, for then a part of that is lost.
+    pub fn submit_in(&self, term: u64, transaction: Transaction) -> Ticket {
+        self.queue(transaction, Some(term))
+    }
+
+    fn queue(&self, transaction: Transaction, term: Option<u64>) -> Ticket {
         let shared = &self.0.shared;
         let refused = transaction.writes.iter().try_for_each(check_write);
         if let Err(error) = refused.and_then(|()| shared.topics.lock().check(&transaction)) {
@@ -133,7 +144,7 @@ impl Log {
         let overhead = TRANSACTION_BYTES * (1 + transaction.writes.len() + transaction.records.len());
         let bytes = sizes.iter().sum::<usize>() + overhead;
         let (resolver, ticket) = ticket();
-        shared.queue.push(Pending { transaction, sizes, bytes, resolver });
+        shared.queue.push(Pending { transaction, sizes, bytes, resolver }, term);
         ticket
     }
 
@@ -201,9 +212,47 @@ impl Log {
         self.0.shared.topics.lock().next_offset(topic, partition)
     }
 
+    /// All partitions of a declared topic, in order; rows that are not durable yet count.
+    pub fn partitions(&self, topic: RelationId) -> Vec<PartitionFacts> {
+        self.0.shared.topics.lock().partitions(topic)
+    }
+
+    /// What is stored of each partition of a topic that has frames. Looks at each of them.
+    pub fn sizes(&self, topic: RelationId) -> BTreeMap<PartitionId, PartitionSize> {
+        self.0.shared.index.read().sizes(topic)
+    }
+
     /// Why the log takes no more appends, if so.
     pub fn failure(&self) -> Option<LogError> {
         self.0.shared.queue.failure()
+    }
+
+    /// How often the log has failed. What was appended in an older term and not acknowledged is lost, or its fate unknown.
+    pub fn term(&self) -> u64 {
+        self.0.shared.queue.term()
+    }
+
+    /// Changes to the new term when the log fails.
+    pub fn failures(&self) -> watch::Receiver<u64> {
+        self.0.shared.failures.subscribe()
+    }
+
+    /// Waits until no group is on its way to the disk. After a failure: until the observer has got the last group of the
+    /// term; those above [`Log::durable`] do not exist.
+    pub fn settle(&self) {
+        self.0.shared.queue.wait_syncing(0);
+    }
+
+    /// Makes a log that has failed take appends again, in this process. What is behind the newest synced group is cut off,
+    /// for what a failed sync covered cannot be trusted; everything here is read again from there; a group without rows
+    /// in a new file shows that the disk works. Its number is beyond all that were given, and is returned.
+    ///
+    /// The observer must throw away what it got above [`Log::durable`] before this is called, see [`Log::settle`].
+    ///
+    /// # Errors
+    /// What is still wrong. It may be called again, and does not repeat what has worked.
+    pub fn heal(&self) -> Result<Commit, LogError> {
+        self.0.shared.queue.ask_to_heal().recv().unwrap_or(Err(LogError::Closed))
     }
 }
 

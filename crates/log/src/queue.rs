@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+use millpond_types::Commit;
 use parking_lot::{Condvar, Mutex};
 
 use crate::ticket::Resolver;
@@ -37,6 +39,8 @@ pub(crate) struct Queue {
     work: Condvar,
     /// Submitters wait for room.
     room: Condvar,
+    /// Others wait until nothing is on its way to the disk.
+    quiet: Condvar,
     limits: Limits,
 }
 
@@ -56,6 +60,20 @@ struct State {
     syncing: usize,
     closing: bool,
     failed: Option<LogError>,
+    /// How often it has failed.
+    term: u64,
+    /// Somebody wants the log to go on.
+    heal: Vec<Healing>,
+}
+
+/// Who waits for the log to go on.
+pub(crate) type Healing = Sender<Result<Commit, LogError>>;
+
+/// What the encoder is to do next.
+pub(crate) enum Work {
+    Group(Taken),
+    /// Make the log take appends again, and tell.
+    Heal(Vec<Healing>),
 }
 
 /// What goes into one group.
@@ -67,16 +85,24 @@ pub(crate) struct Taken {
 
 impl Queue {
     pub fn new(limits: Limits) -> Self {
-        Self { state: Mutex::default(), work: Condvar::new(), room: Condvar::new(), limits }
+        Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            quiet: Condvar::new(),
+            limits,
+        }
     }
 
-    /// Queues, waiting for room. One transaction may be larger than the limit, if nothing else waits.
-    pub fn push(&self, pending: Pending) {
+    /// Queues, waiting for room. One transaction may be larger than the limit, if nothing else waits. With a `term` it is
+    /// refused if the log has failed since that was asked for.
+    pub fn push(&self, pending: Pending, term: Option<u64>) {
         let mut state = self.state.lock();
         loop {
             let refused = match &state.failed {
                 Some(error) => Some(error.clone()),
-                None => state.closing.then_some(LogError::Closed),
+                None if state.closing => Some(LogError::Closed),
+                None => term.is_some_and(|term| term != state.term).then_some(LogError::Interrupted),
             };
             if let Some(error) = refused {
                 drop(state);
@@ -93,13 +119,16 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Takes the transactions of the next group; `None` once the queue is closed and empty.
+    /// Takes the transactions of the next group, or the order to heal; `None` once the queue is closed and empty.
     ///
     /// While a group is being synced, more is worth waiting for: it would only wait elsewhere. Unless there is so much that
     /// encoding it meanwhile pays.
-    pub fn take(&self) -> Option<Taken> {
+    pub fn take(&self) -> Option<Work> {
         let mut state = self.state.lock();
         loop {
+            if state.syncing == 0 && !state.heal.is_empty() {
+                return Some(Work::Heal(std::mem::take(&mut state.heal)));
+            }
             let ready = match state.syncing {
                 0 => true,
                 1 => state.bytes >= self.limits.overlap_bytes,
@@ -132,20 +161,43 @@ impl Queue {
         state.syncing += 1;
         drop(state);
         self.room.notify_all();
-        Some(Taken { transactions, alone })
+        Some(Work::Group(Taken { transactions, alone }))
     }
 
     /// A group that was taken is durable, or has failed.
     pub fn done(&self) {
-        self.state.lock().syncing -= 1;
+        let mut state = self.state.lock();
+        state.syncing = state.syncing.saturating_sub(1);
+        drop(state);
         self.work.notify_one();
+        self.quiet.notify_all();
+    }
+
+    /// Waits until no more than `groups` are on their way to the disk.
+    pub fn wait_syncing(&self, groups: usize) {
+        let mut state = self.state.lock();
+        while state.syncing > groups {
+            self.quiet.wait(&mut state);
+        }
     }
 
     /// Nothing more is taken in; what waits is still written.
     pub fn close(&self) {
-        self.state.lock().closing = true;
+        let mut state = self.state.lock();
+        state.closing = true;
+        // Whoever waits for the log to heal hears that it is closed.
+        state.heal.clear();
+        drop(state);
         self.work.notify_all();
         self.room.notify_all();
+    }
+
+    /// A thread has died: nothing that is on its way will arrive.
+    pub fn abandon(&self) {
+        self.fail(&LogError::Closed);
+        self.close();
+        self.state.lock().syncing = 0;
+        self.quiet.notify_all();
     }
 
     pub fn is_closing(&self) -> bool {
@@ -156,10 +208,21 @@ impl Queue {
         self.state.lock().failed.clone()
     }
 
-    /// Everything that waits, and comes, gets this error.
-    pub fn fail(&self, error: &LogError) {
+    pub fn is_failed(&self) -> bool {
+        self.state.lock().failed.is_some()
+    }
+
+    pub fn term(&self) -> u64 {
+        self.state.lock().term
+    }
+
+    /// Everything that waits, and comes, gets this error. Returns the new term, if it is the first failure of this one.
+    pub fn fail(&self, error: &LogError) -> Option<u64> {
         let mut state = self.state.lock();
+        let first = state.failed.is_none();
+        state.term += u64::from(first);
         let stopped = state.failed.get_or_insert_with(|| error.stopped()).clone();
+        let term = first.then_some(state.term);
         state.bytes = 0;
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
@@ -167,5 +230,31 @@ impl Queue {
         for pending in waiting {
             pending.resolver.finish(Err(stopped.clone()));
         }
+        term
+    }
+
+    /// A newer reason, of an attempt to heal, takes the place of the older.
+    pub fn still_failed(&self, error: &LogError) {
+        let mut state = self.state.lock();
+        if state.failed.is_some() {
+            state.failed = Some(error.stopped());
+        }
+    }
+
+    /// Transactions are taken in again.
+    pub fn healed(&self) {
+        self.state.lock().failed = None;
+    }
+
+    /// Asks the encoder to heal the log, once nothing is on its way.
+    pub fn ask_to_heal(&self) -> Receiver<Result<Commit, LogError>> {
+        let (reply, answer) = bounded(1);
+        let mut state = self.state.lock();
+        if !state.closing {
+            state.heal.push(reply);
+        }
+        drop(state);
+        self.work.notify_all();
+        answer
     }
 }

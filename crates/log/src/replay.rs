@@ -35,11 +35,14 @@ impl Replay {
         Self { shared, next: from.next(), to, place: None }
     }
 
-    fn read(&mut self) -> Result<CommittedGroup, LogError> {
-        let mut place = match self.place.take() {
-            Some(place) => place,
+    /// The next group; `None` where those up to the end of the range are not there any more: a failed sync has lost them, or
+    /// a repair has given them up.
+    fn read(&mut self) -> Result<Option<CommittedGroup>, LogError> {
+        let found = match self.place.take() {
+            Some(place) => Some(place),
             None => self.start()?,
         };
+        let Some(mut place) = found else { return Ok(None) };
         loop {
             let found = place.scanner.next_group(place.next).map_err(|e| place.error(e))?;
             let Some(group) = found else {
@@ -47,31 +50,37 @@ impl Replay {
                 if written > place.scanner.end() {
                     place.scanner.extend(written);
                 } else {
-                    place = self.open(place.number + 1, FileHeader::BYTES as u64, place.next)?;
+                    match self.open(place.number + 1, FileHeader::BYTES as u64, None)? {
+                        Some(next) => place = next,
+                        None => return Ok(None),
+                    }
                 }
                 continue;
             };
-            place.next = place.next.next();
+            place.next = group.commit.next();
+            if group.commit > self.to {
+                return Ok(None);
+            }
             if group.commit >= self.next {
                 let group = decode(&mut place.scanner, &place.file, &group).map_err(|e| place.error(e))?;
                 self.place = Some(place);
-                return Ok(group);
+                return Ok(Some(group));
             }
         }
     }
 
-    fn start(&self) -> Result<Place, LogError> {
-        let mark =
-            self.shared.index.read().mark(self.next).expect("a commit that exists has a mark before it");
-        self.open(mark.file, mark.at, mark.commit)
+    fn start(&self) -> Result<Option<Place>, LogError> {
+        let Some(mark) = self.shared.index.read().mark(self.next) else { return Ok(None) };
+        self.open(mark.file, mark.at, Some(mark.commit))
     }
 
-    fn open(&self, number: usize, at: u64, next: Commit) -> Result<Place, LogError> {
-        let file = self.shared.index.read().files.get(number).cloned();
-        let file = file.expect("a commit that exists lies in some file");
+    /// Reads a file from somewhere, or from its first group on.
+    fn open(&self, number: usize, at: u64, next: Option<Commit>) -> Result<Option<Place>, LogError> {
+        let Some(file) = self.shared.index.read().files.get(number).cloned() else { return Ok(None) };
+        let next = next.unwrap_or(file.first);
         let handle = file.open(&*self.shared.env.disk)?;
-        let scanner = Scanner::new(handle, at, file.written(), None);
-        Ok(Place { number, file, scanner, next })
+        let scanner = Scanner::new(handle, at, file.written(), None).skipping(file.skips());
+        Ok(Some(Place { number, file, scanner, next }))
     }
 }
 
@@ -91,9 +100,12 @@ impl Iterator for Replay {
         if self.next > self.to {
             return None;
         }
-        let group = self.read();
-        self.next = if group.is_ok() { self.next.next() } else { Commit(u64::MAX) };
-        Some(group)
+        let found = self.read().transpose();
+        self.next = match &found {
+            Some(Ok(group)) => group.commit.next(),
+            _ => Commit(u64::MAX),
+        };
+        found
     }
 }
 

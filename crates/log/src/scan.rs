@@ -7,10 +7,12 @@ use arrow::buffer::{Buffer, MutableBuffer};
 use millpond_env::DiskFile;
 use millpond_types::{Commit, EventTime, RelationId};
 
-use crate::format::{Bad, Body, ItemHeader, MAGIC, PRELUDE_BYTES, header_bytes_claimed};
+use crate::format::{Bad, Body, ItemHeader, MAGIC, PRELUDE_BYTES, Skip, header_bytes_claimed};
 
 /// How much is read at once.
 const WINDOW_BYTES: usize = 256 << 10;
+/// How much after a jump over rows that need not be looked at.
+const JUMP_BYTES: usize = 8 << 10;
 /// The search after damage looks at headers up to this size only: those of commit records and seals.
 const SEARCH_HEADER_BYTES_MAX: usize = 64 << 10;
 
@@ -53,6 +55,8 @@ pub(crate) struct Scanner {
     previous: Option<u32>,
     /// The item before was a seal.
     sealed: bool,
+    /// What a repair has given up.
+    skips: Arc<[Skip]>,
     window: Vec<u8>,
     window_at: u64,
 }
@@ -60,7 +64,25 @@ pub(crate) struct Scanner {
 impl Scanner {
     /// Reads `file` from `at` to `end`.
     pub fn new(file: Arc<dyn DiskFile>, at: u64, end: u64, previous: Option<u32>) -> Self {
-        Self { file, at, end, previous, sealed: false, window: Vec::new(), window_at: 0 }
+        let (skips, window) = (Arc::default(), Vec::new());
+        Self { file, at, end, previous, sealed: false, skips, window, window_at: 0 }
+    }
+
+    /// Another walk from where this one is.
+    pub fn again(&self) -> Self {
+        let (file, skips) = (Arc::clone(&self.file), Arc::clone(&self.skips));
+        Self::new(file, self.at, self.end, self.previous).skipping(skips)
+    }
+
+    /// Leaves out what a repair has given up.
+    pub fn skipping(mut self, skips: Arc<[Skip]>) -> Self {
+        self.skips = skips;
+        self
+    }
+
+    /// Goes on somewhere else, where a header follows one with the crc `previous`.
+    pub fn jump(&mut self, at: u64, previous: u32) {
+        (self.at, self.previous, self.sealed) = (at, Some(previous), false);
     }
 
     /// Where the next item begins.
@@ -89,7 +111,9 @@ impl Scanner {
     fn bytes(&mut self, at: u64, n: usize) -> io::Result<&[u8]> {
         let inside = at >= self.window_at && at + n as u64 <= self.window_at + self.window.len() as u64;
         if !inside {
-            let length = WINDOW_BYTES.max(n).min(usize::try_from(self.end - at).unwrap_or(usize::MAX));
+            let jumps = at > self.window_at + self.window.len() as u64 && !self.window.is_empty();
+            let wanted = if jumps { JUMP_BYTES } else { WINDOW_BYTES };
+            let length = wanted.max(n).min(usize::try_from(self.end - at).unwrap_or(usize::MAX));
             self.window.resize(length, 0);
             self.window_at = at;
             let read = self.file.read_exact_at(&mut self.window, at);
@@ -128,12 +152,26 @@ impl Scanner {
         Ok(Some(Item { at, payload_at: at + claimed as u64, header }))
     }
 
-    /// The next complete group, which must have this number; `None` at the end of the file.
-    pub fn next_group(&mut self, expected: Commit) -> Result<Option<ScannedGroup>, ScanError> {
+    /// Passes what a repair has given up here; returns which group comes next.
+    pub fn pass_skips(&mut self, mut expected: Commit) -> Commit {
+        while let Some(skip) = self.skips.iter().find(|skip| skip.from == self.at) {
+            let (to, previous) = (skip.to, skip.previous);
+            expected = skip.next;
+            self.jump(to.min(self.end), previous);
+        }
+        expected
+    }
+
+    /// The next complete group, which must have this number, or the one after a skip; `None` at the end of the file.
+    pub fn next_group(&mut self, mut expected: Commit) -> Result<Option<ScannedGroup>, ScanError> {
         let mut start = self.at;
         let mut items = Vec::new();
         let mut ingest_time = None;
         loop {
+            if items.is_empty() {
+                expected = self.pass_skips(expected);
+                start = self.at;
+            }
             let Some(item) = self.next_item()? else {
                 return if items.is_empty() {
                     Ok(None)
@@ -209,30 +247,83 @@ impl Scanner {
         }
     }
 
-    /// Whether somewhere after `from` lies proof that the group `broken` was once complete and synced: a commit record
-    /// after its own, or a seal. A group is only written when the one before it is synced.
-    pub fn finds_later(&mut self, from: u64, broken: Commit) -> io::Result<bool> {
+    /// Looks behind damage for where groups go on: the place, the number of the group there, and the crc of the header
+    /// before it. What looks like a commit record should be followed by what names it, or by the end; where there is no
+    /// such thing, one that is followed by more damage is taken.
+    pub fn resync(&mut self, from: u64, broken: Commit) -> io::Result<Option<(u64, Commit, u32)>> {
+        let mut second_best = None;
         let mut at = from.next_multiple_of(8);
-        while at + PRELUDE_BYTES as u64 <= self.end {
-            let left = self.end - at;
-            let head = self.bytes(at, PRELUDE_BYTES)?;
-            if head[..4] == MAGIC.to_le_bytes()
-                && let Ok(claimed) = header_bytes_claimed(head)
-                && claimed <= SEARCH_HEADER_BYTES_MAX
-                && claimed as u64 <= left
-                && let Ok(header) = ItemHeader::decode(self.bytes(at, claimed)?)
-            {
-                let commit = header.prelude.commit;
-                let later = match header.body {
-                    Body::Commit(_) => commit > broken,
-                    Body::Seal => commit >= broken,
-                    _ => false,
-                };
-                if later {
-                    return Ok(true);
+        while let Some((header_at, header)) = self.find_header(at)? {
+            at = header_at + 8;
+            let next = header.prelude.commit.next();
+            if next <= broken {
+                continue;
+            }
+            match header.body {
+                Body::Commit(_) => {
+                    let end = header_at + header.header_bytes as u64;
+                    let found = Some((end, next, header.crc));
+                    match self.header_at(end)? {
+                        Some(behind) if behind.prelude.previous == header.crc => return Ok(found),
+                        None if end == self.end => return Ok(found),
+                        None => second_best = second_best.or(found),
+                        Some(_) => {}
+                    }
                 }
+                Body::Seal if header_at > from => {
+                    return Ok(Some((header_at, next, header.prelude.previous)));
+                }
+                _ => {}
+            }
+        }
+        Ok(second_best)
+    }
+
+    /// The header at a place, if there is a sound one.
+    pub fn header_at(&mut self, at: u64) -> io::Result<Option<ItemHeader>> {
+        let left = self.end.saturating_sub(at);
+        if left < PRELUDE_BYTES as u64 {
+            return Ok(None);
+        }
+        let head = self.bytes(at, PRELUDE_BYTES)?;
+        if head[..4] != MAGIC.to_le_bytes() {
+            return Ok(None);
+        }
+        match header_bytes_claimed(head) {
+            Ok(claimed) if claimed <= SEARCH_HEADER_BYTES_MAX && claimed as u64 <= left => {
+                Ok(ItemHeader::decode(self.bytes(at, claimed)?).ok())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The first sound header at or behind a place.
+    fn find_header(&mut self, mut at: u64) -> io::Result<Option<(u64, ItemHeader)>> {
+        while at + PRELUDE_BYTES as u64 <= self.end {
+            if let Some(header) = self.header_at(at)? {
+                return Ok(Some((at, header)));
             }
             at += 8;
+        }
+        Ok(None)
+    }
+
+    /// Whether somewhere after `from` lies proof that the group `broken` was once complete and synced: a commit record
+    /// after its own, or its own with anything behind it, or a seal. A group is only written when the one before it is synced.
+    pub fn finds_later(&mut self, from: u64, broken: Commit) -> io::Result<bool> {
+        let mut at = from.next_multiple_of(8);
+        while let Some((header_at, header)) = self.find_header(at)? {
+            let commit = header.prelude.commit;
+            let later = match header.body {
+                Body::Commit(_) if commit == broken => header_at + (header.header_bytes as u64) < self.end,
+                Body::Commit(_) => commit > broken,
+                Body::Seal => commit >= broken,
+                _ => false,
+            };
+            if later {
+                return Ok(true);
+            }
+            at = header_at + 8;
         }
         Ok(false)
     }

@@ -3,7 +3,9 @@
 mod append;
 mod crash;
 mod damage;
+mod heal;
 mod hostile;
+mod repair;
 mod watermark;
 
 use std::path::{Path, PathBuf};

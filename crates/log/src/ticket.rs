@@ -25,6 +25,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What a repeated append answers instead of its own commit, which is a later one.
+    original: Option<Commit>,
     written: Option<Commit>,
     end: Option<Result<Commit, LogError>>,
     wakers: Vec<Waker>,
@@ -88,12 +90,17 @@ impl Ticket {
 }
 
 impl Resolver {
+    /// The transaction repeats one that has this number.
+    pub(crate) fn repeats(&self, original: Option<Commit>) {
+        self.0.state.lock().original = original;
+    }
+
     pub(crate) fn written(&self, commit: Commit) {
-        self.change(|state| state.written = Some(commit));
+        self.change(|state| state.written = Some(state.original.unwrap_or(commit)));
     }
 
     pub(crate) fn finish(self, result: Result<Commit, LogError>) {
-        self.change(|state| state.end = Some(result));
+        self.change(|state| state.end = Some(result.map(|commit| state.original.unwrap_or(commit))));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {

@@ -40,8 +40,9 @@ pub enum WriteKind {
 }
 
 /// Identity of an idempotent append, per topic and partition. Sequences of one epoch must rise; one that is not above the
-/// last is taken for a repetition, its rows are dropped and the append succeeds. A newer epoch begins anew and fences the
-/// older ones.
+/// last is taken for a repetition: its rows are dropped and the append succeeds. If all of a transaction is repeated, its
+/// ticket answers with the commit of the original, where that is among the producer's last five, else with one after it.
+/// A newer epoch begins anew and fences the older ones. All of it is known again after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Producer {
     pub id: u64,

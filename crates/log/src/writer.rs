@@ -5,6 +5,7 @@
 //! encoder itself: waking another thread would cost more than the overlap saves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -16,14 +17,17 @@ use tokio::sync::watch;
 use tracing::error;
 
 use crate::group::{Built, Chain};
+use crate::heal::Healer;
 use crate::index::{Index, JournalFile, Sink};
-use crate::queue::{Pending, Queue, Taken};
+use crate::queue::{Pending, Queue, Taken, Work};
 use crate::ticket::Resolver;
-use crate::topic::Topics;
+use crate::topic::{Admitted, Topics};
 use crate::{CommittedGroup, LogError, Write};
 
 /// How often a blocked observer is looked at for whether the log is closing.
 const OBSERVER_POLL: Duration = Duration::from_millis(20);
+/// Space is reserved in steps of this, so that a full disk is found before a group is seen by anybody.
+const RESERVE_BYTES: u64 = 16 << 20;
 /// Larger buffers are given back to the allocator.
 const KEPT_BUFFER_BYTES_MAX: usize = 32 << 20;
 
@@ -34,7 +38,12 @@ pub(crate) struct Shared {
     pub topics: Mutex<Topics>,
     pub index: RwLock<Index>,
     pub durable: watch::Sender<Commit>,
+    pub failures: watch::Sender<u64>,
     sink: Mutex<Option<Sink>>,
+    /// How far the newest file can grow without asking the disk for space.
+    reserved: AtomicU64,
+    /// The size of the group that failed.
+    pub wanted_bytes: AtomicU64,
     buffers: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -47,8 +56,21 @@ impl Shared {
             topics: Mutex::new(topics),
             index: RwLock::new(index),
             durable,
+            failures: watch::Sender::new(0),
             sink: Mutex::new(sink),
+            reserved: AtomicU64::new(0),
+            wanted_bytes: AtomicU64::new(0),
             buffers: Mutex::default(),
+        }
+    }
+
+    /// Takes no more appends until it is healed.
+    fn fail(&self, error: &LogError, wanted_bytes: usize) {
+        self.wanted_bytes.fetch_max(wanted_bytes as u64, Ordering::Relaxed);
+        // First the queue, so that whoever hears of the failure finds the log stopped.
+        if let Some(term) = self.queue.fail(error) {
+            error!(%error, durable = %*self.durable.borrow(), "the log has failed");
+            self.failures.send_replace(term);
         }
     }
 
@@ -66,11 +88,7 @@ impl Shared {
                 tickets.into_iter().for_each(|ticket| ticket.finish(Ok(commit)));
             }
             Err(error) => {
-                if self.queue.failure().is_none() {
-                    error!(%error, commit = %built.group.commit, "the log stops");
-                }
-                // First the queue, so that whoever hears of the failure finds the log stopped.
-                self.queue.fail(&error);
+                self.fail(&error, built.bytes.len());
                 tickets.into_iter().for_each(|ticket| ticket.finish(Err(error.clone())));
             }
         }
@@ -79,14 +97,9 @@ impl Shared {
     }
 
     fn write(&self, built: &Built, tickets: &[Resolver]) -> Result<(), LogError> {
-        let mut sink = self.sink.lock();
-        if let Some(header) = &built.new_file {
-            let file = self.create(&built.file, header)?;
-            *sink = Some(Sink { journal: Arc::clone(&built.file), file });
-            self.index.write().files.push(Arc::clone(&built.file));
-        }
-        let Sink { journal, file } = sink.as_ref().expect("the first group of a log has a new file");
-        debug_assert!(Arc::ptr_eq(journal, &built.file), "groups come in the order in which they were made");
+        let sink = self.sink.lock().clone();
+        let Sink { journal, file } = sink.expect("a file is begun before the first group of it");
+        debug_assert!(Arc::ptr_eq(&journal, &built.file), "groups come in the order in which they were made");
         file.write_at(&built.bytes, built.at).map_err(|e| LogError::io("write to", &journal.path, e))?;
         let commit = built.group.commit;
         journal.set_written(built.at + built.bytes.len() as u64);
@@ -95,8 +108,61 @@ impl Shared {
         file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))
     }
 
+    /// Makes a group's file ready for it: its name, its header, the space on the disk. What can be found wrong here is found
+    /// before anybody has seen the group.
+    fn prepare(&self, built: &Built, file_bytes_max: u64) -> Result<(), LogError> {
+        if let Some(header) = &built.new_file {
+            // The file before must be complete, or a crash would leave a torn group behind an older name.
+            self.queue.wait_syncing(1);
+            if let Some(failure) = self.queue.failure() {
+                return Err(failure);
+            }
+            self.release();
+            let file = self.create(&built.file, header)?;
+            self.begin(&built.file, Arc::from(file));
+            self.index.write().files.push(Arc::clone(&built.file));
+        }
+        let end = built.at + built.bytes.len() as u64;
+        if end <= self.reserved.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let sink = self.sink.lock().clone();
+        let Sink { journal, file } = sink.expect("a file is begun before the first group of it");
+        let ahead = (end + RESERVE_BYTES).min(file_bytes_max).max(end);
+        let reserved = match reserve(&*file, ahead) {
+            Err(error) if millpond_env::is_full(&error) && ahead > end => reserve(&*file, end).map(|()| end),
+            other => other.map(|()| ahead),
+        };
+        let reserved = reserved.map_err(|e| LogError::io("write to", &journal.path, e))?;
+        self.reserved.store(reserved, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Groups go to this file from now on.
+    pub fn begin(&self, journal: &Arc<JournalFile>, file: Arc<dyn DiskFile>) {
+        *self.sink.lock() = Some(Sink { journal: Arc::clone(journal), file });
+        self.reserved.store(0, Ordering::Relaxed);
+    }
+
+    /// Groups go nowhere until a file is begun.
+    pub fn forget_file(&self) {
+        *self.sink.lock() = None;
+        self.reserved.store(0, Ordering::Relaxed);
+    }
+
+    /// Gives back the space that the newest file, which is complete, has not used.
+    fn release(&self) {
+        let sink = self.sink.lock();
+        if let Some(Sink { journal, file }) = &*sink
+            && self.reserved.load(Ordering::Relaxed) > journal.written()
+            && let Err(error) = file.set_len(journal.written())
+        {
+            tracing::warn!(%error, file = %journal.path.display(), "could not give back unused space");
+        }
+    }
+
     /// Creates a file. Its header and its name are durable before any group is written to it.
-    fn create(&self, journal: &JournalFile, header: &[u8]) -> Result<Box<dyn DiskFile>, LogError> {
+    pub fn create(&self, journal: &JournalFile, header: &[u8]) -> Result<Box<dyn DiskFile>, LogError> {
         let path = &journal.path;
         let file = self.env.disk.open(path, Open::Create).map_err(|e| LogError::io("create", path, e))?;
         file.write_at(header, 0).map_err(|e| LogError::io("write to", path, e))?;
@@ -115,6 +181,14 @@ impl Shared {
             buffer.clear();
             self.buffers.lock().push(buffer);
         }
+    }
+}
+
+/// Reserves space where the file system can; elsewhere the write itself will tell.
+pub(crate) fn reserve(file: &dyn DiskFile, len: u64) -> std::io::Result<()> {
+    match file.reserve(len) {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+        other => other,
     }
 }
 
@@ -155,6 +229,7 @@ impl Threads {
         let (Ok(mut chain), Ok(()), None) = (chain, synced, shared.queue.failure()) else { return };
         let (Some(len), false) = (chain.file.as_ref().map(|open| open.len), chain.sealed) else { return };
         let seal = chain.seal();
+        shared.release();
         if let Some(Sink { journal, file }) = &*shared.sink.lock()
             && let Err(error) = file.write_at(&seal, len).and_then(|()| file.sync_data())
         {
@@ -170,7 +245,7 @@ struct Watch<'a>(&'a Shared);
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.queue.fail(&LogError::Closed);
+            self.0.queue.abandon();
         }
     }
 }
@@ -189,8 +264,21 @@ fn encode_all(
     syncer: &Sender<Ready>,
 ) -> Chain {
     let _watch = Watch(shared);
-    while let Some(Taken { transactions, alone }) = shared.queue.take() {
-        let (writes, records, tickets) = admitted(shared, transactions);
+    let mut healer = Healer::default();
+    while let Some(work) = shared.queue.take() {
+        let Taken { transactions, alone } = match work {
+            Work::Group(taken) => taken,
+            Work::Heal(waiting) => {
+                let healed = healer.heal(shared, &mut chain);
+                if let Ok(Some(group)) = &healed {
+                    observe(shared, observer, Arc::clone(group));
+                }
+                let answer = healed.map(|_| shared.index.read().last());
+                waiting.iter().for_each(|reply| drop(reply.send(answer.clone())));
+                continue;
+            }
+        };
+        let (writes, records, tickets) = admitted(shared, transactions, chain.last.next());
         if tickets.is_empty() {
             shared.queue.done();
             continue;
@@ -202,11 +290,18 @@ fn encode_all(
                 chain.build(writes, records, &shared.topics, now_micros, shared.buffer())
             }
         };
+        let built = built.and_then(|built| match shared.prepare(&built, chain.sizes.file_bytes_max) {
+            Ok(()) => Ok(built),
+            Err(error) => {
+                shared.fail(&error, built.bytes.len());
+                Err(error)
+            }
+        });
         let ready = match built {
             Ok(built) => Ready { built, tickets },
             Err(error) => {
-                // The fold in `topics` may have gone ahead of the log: nothing may follow.
-                shared.queue.fail(&error);
+                // The fold in `topics` may have gone ahead of the log: nothing may follow before it is read again.
+                shared.fail(&error, 0);
                 tickets.into_iter().for_each(|ticket| ticket.finish(Err(error.clone())));
                 shared.queue.done();
                 continue;
@@ -227,13 +322,15 @@ fn encode_all(
 fn admitted(
     shared: &Shared,
     transactions: Vec<Pending>,
+    commit: Commit,
 ) -> (Vec<(Write, usize)>, Vec<crate::Record>, Vec<Resolver>) {
     let (mut writes, mut records, mut tickets) = (Vec::new(), Vec::new(), Vec::new());
     for Pending { transaction, sizes, resolver, .. } in transactions {
-        let admitted = shared.topics.lock().admit(&transaction);
+        let admitted = shared.topics.lock().admit(&transaction, commit);
         match admitted {
-            Ok(new) => {
+            Ok(Admitted { new, original }) => {
                 let all = transaction.writes.into_iter().zip(sizes).zip(new);
+                resolver.repeats(original);
                 writes.extend(all.filter(|(_, new)| *new).map(|(write, _)| write));
                 records.extend(transaction.records);
                 tickets.push(resolver);
@@ -248,8 +345,12 @@ fn admitted(
 fn observe(shared: &Shared, observer: &Sender<Arc<CommittedGroup>>, mut group: Arc<CommittedGroup>) {
     loop {
         match observer.send_timeout(group, OBSERVER_POLL) {
-            Err(SendTimeoutError::Timeout(back)) if !shared.queue.is_closing() => group = back,
-            // An observer that is gone, or a log that closes, has no use for it.
+            Err(SendTimeoutError::Timeout(back))
+                if !shared.queue.is_closing() && !shared.queue.is_failed() =>
+            {
+                group = back;
+            }
+            // An observer that is gone, or a log that closes or has failed, has no use for it.
             _ => return,
         }
     }

@@ -25,6 +25,9 @@ pub enum Command {
     Serve,
     /// Start a server with a generated auction stream and three live views, and show them in this terminal
     Demo(DemoOptions),
+    /// Look at the journal of a data directory while no server uses it, and repair it
+    #[command(subcommand)]
+    Log(crate::log::LogCommand),
 }
 
 #[derive(Args, Debug, Clone)]
@@ -66,6 +69,9 @@ struct Options {
     /// Worker shards of the dataflow [default: the number of cores]
     #[arg(long, global = true, env = "MILLPOND_SHARDS")]
     shards: Option<usize>,
+    /// The most that one transaction writes, such as 4GB [default: 1GB]
+    #[arg(long, global = true, env = "MILLPOND_MAX_TRANSACTION_BYTES")]
+    max_transaction_bytes: Option<String>,
     /// Seconds between checkpoints [default: 10]
     #[arg(long, global = true, env = "MILLPOND_CHECKPOINT_INTERVAL")]
     checkpoint_interval: Option<f64>,
@@ -92,6 +98,7 @@ pub struct Settings {
     pub object_store: Option<String>,
     pub memory_limit: usize,
     pub shards: usize,
+    pub max_transaction_bytes: usize,
     pub checkpoint_interval: std::time::Duration,
     pub epoch_rows: usize,
     pub max_connections: usize,
@@ -132,6 +139,11 @@ impl Arguments {
             }
             None => machine_memory() / 10 * 7,
         };
+        let max_transaction_bytes = match pick!(max_transaction_bytes) {
+            Some(text) => bytes(&text)
+                .ok_or_else(|| format!("--max-transaction-bytes {text}: expected a size such as 4GB"))?,
+            None => 1 << 30,
+        };
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shards = pick!(shards).unwrap_or(cores);
         if !(1..=256).contains(&shards) {
@@ -154,6 +166,7 @@ impl Arguments {
             object_store: pick!(object_store),
             memory_limit,
             shards,
+            max_transaction_bytes,
             checkpoint_interval: std::time::Duration::from_secs_f64(seconds),
             epoch_rows,
             max_connections: pick!(max_connections).unwrap_or(200),
@@ -209,6 +222,8 @@ mod tests {
         assert_eq!(s.memory_limit, 2 << 30);
         assert_eq!(s.pg_addr.port(), 0);
         assert!(resolve(&["millpond", "--memory-limit", "2XB"]).unwrap_err().contains("expected a size"));
+        let (_, s) = resolve(&["millpond", "--max-transaction-bytes", "4MB", "serve"]).unwrap();
+        assert_eq!(s.max_transaction_bytes, 4 << 20);
         assert!(resolve(&["millpond", "--shards", "0"]).unwrap_err().contains("expected 1 to 256"));
         assert!(resolve(&["millpond", "--http-addr", "nonsense"]).unwrap_err().contains("HOST:PORT"));
         assert!(resolve(&["millpond", "--http-addr", "off"]).unwrap().1.http_addr.is_none());

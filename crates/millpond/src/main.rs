@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod log;
 mod serve;
 
 use clap::Parser;
@@ -29,6 +30,9 @@ fn run(arguments: config::Arguments) -> Result<(), String> {
         )
         .with_writer(std::io::stderr)
         .init();
+    if let config::Command::Log(command) = &command {
+        return log::run(&settings, command);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // Planning recurses over the expression tree; the parser bounds its depth.
@@ -38,5 +42,6 @@ fn run(arguments: config::Arguments) -> Result<(), String> {
     match command {
         config::Command::Serve => runtime.block_on(serve::serve(settings)),
         config::Command::Demo(options) => runtime.block_on(demo::demo(settings, options)),
+        config::Command::Log(command) => log::run(&settings, &command),
     }
 }

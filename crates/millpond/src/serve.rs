@@ -23,6 +23,7 @@ impl Server {
             shards: settings.shards,
             checkpoint_interval: settings.checkpoint_interval,
             epoch_rows: settings.epoch_rows,
+            max_transaction_bytes: settings.max_transaction_bytes,
             ..EngineConfig::default()
         };
         let engine =

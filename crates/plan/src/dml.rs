@@ -13,6 +13,8 @@ pub struct InsertPlan {
     /// One output column per declared column of the relation, in order, under its name and in its Arrow type: given values,
     /// defaults, NULL. Generated columns are NULL here; the engine computes them, and verifies NOT NULL and CHECK.
     pub rows: LogicalPlan,
+    /// The column list names `_partition`: its value, or NULL, is the last output of `rows`.
+    pub partition: bool,
     pub on_conflict: OnConflict,
     pub returning: Option<Returning>,
     pub parameters: Vec<SqlType>,

@@ -214,7 +214,7 @@ impl Planner {
         view: &View,
     ) -> Result<(LogicalPlan, Vec<RelationId>, Option<String>), SqlError> {
         let inner = Planner {
-            catalog: Arc::clone(&self.catalog),
+            catalog: self.catalog.as_of(relation.created_at),
             settings: PlanSettings {
                 search_path: view.frozen.search_path.clone(),
                 time_zone: view.frozen.time_zone.clone(),

@@ -15,6 +15,7 @@
 
 pub mod client;
 pub mod file;
+pub mod kills;
 pub mod server;
 
 pub use file::{File, Mode, find};

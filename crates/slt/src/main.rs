@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use millpond_slt::file::{Mode, binary, find, sql_tests};
+use millpond_slt::kills::{self, Kills};
 
 /// Runs sqllogictest files against a millpond of their own.
 #[derive(Parser)]
@@ -27,6 +28,12 @@ struct Arguments {
     /// "host=127.0.0.1 port=5432 user=postgres"
     #[arg(long)]
     postgresql: Option<String>,
+    /// Instead of files: kill a server of its own so often, in the middle of writing, and check what is there after each start
+    #[arg(long)]
+    kills: Option<u64>,
+    /// How many clients write meanwhile
+    #[arg(long, default_value_t = 8, requires = "kills")]
+    writers: i64,
 }
 
 fn main() -> ExitCode {
@@ -41,7 +48,19 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<bool, String> {
-    let Arguments { mut paths, epoch_rows, shards, restart_each, gaps, postgresql } = arguments;
+    let Arguments { mut paths, epoch_rows, shards, restart_each, gaps, postgresql, kills, writers } =
+        arguments;
+    if let Some(kills) = kills {
+        let report =
+            kills::run(&binary()?, Kills { kills, writers: writers.max(1) }, |line| println!("{line}"))?;
+        println!(
+            "{kills} kills: {} rows were acknowledged and are there, {} more were written; longest start {:.1} s",
+            report.acknowledged,
+            report.unanswered,
+            report.start_max.as_secs_f64()
+        );
+        return Ok(true);
+    }
     if paths.is_empty() {
         paths.push(sql_tests());
     }

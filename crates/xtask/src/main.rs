@@ -22,6 +22,12 @@ cargo xtask <chore>
   tidy                arrows between crates, versions in the lock file, length and wording of files
   slt [path] [--epoch-rows N] [--shards N] [--restart-each]
                       run sql-tests against the real binary
+  kills [--kills 50] [--writers 8]
+                      kill -9 a real server in the middle of writing, and check what is there after each start
+  sim [--seeds N | --minutes M] [--from SEED] [--debug]
+                      the log on a simulated disk: crashes, failures and full disks at random calls (release build)
+  fuzz [--minutes M] [--debug]
+                      hostile bytes for every decoder of the log (release build)
   oracle --seeds N    random queries and changes: every view against the batch answer (release build)
   bench [arguments]   benchmarks: a table and JSON (release build)
 ";
@@ -37,6 +43,8 @@ fn main() -> ExitCode {
         "check" => check(),
         "tidy" => tidy::tidy(&root()),
         "slt" => slt(rest),
+        "kills" => kills(rest),
+        "sim" | "fuzz" => log_example(chore, rest),
         "oracle" | "bench" => release_program(chore, rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
@@ -92,6 +100,24 @@ fn slt(rest: &[String]) -> Result<(), String> {
     run("cargo", &["build", "--quiet", "--workspace", "--bin", "millpond", "--bin", "millpond-slt"])?;
     let program = std::env::current_exe().map_err(|e| e.to_string())?.with_file_name("millpond-slt");
     let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    run(&program.to_string_lossy(), &rest)
+}
+
+fn kills(rest: &[String]) -> Result<(), String> {
+    let given = rest.iter().any(|argument| argument.starts_with("--kills"));
+    let default = ["--kills".to_owned(), "50".to_owned()];
+    slt(&[if given { &[][..] } else { &default[..] }, rest].concat())
+}
+
+/// Runs an example of the log crate, which is a program over its public interface.
+fn log_example(name: &str, rest: &[String]) -> Result<(), String> {
+    let debug = rest.iter().any(|argument| argument == "--debug");
+    let profile = if debug { "dev" } else { "release" };
+    run("cargo", &["build", "--quiet", "--workspace", "--profile", profile, "--example", name])?;
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let target = own.ancestors().nth(2).ok_or("xtask does not lie in a target folder")?;
+    let program = target.join(if debug { "debug" } else { "release" }).join("examples").join(name);
+    let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|argument| *argument != "--debug").collect();
     run(&program.to_string_lossy(), &rest)
 }
 

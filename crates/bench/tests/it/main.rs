@@ -1,5 +1,8 @@
 //! A short run of the oracle, and the proof that it would notice a bug.
 
+mod failure;
+mod topics;
+
 use millpond_bench::oracle::{Options, live};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -109,6 +109,25 @@ impl DiskFile for OsFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        loop {
+            return match fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, len) {
+                Err(Errno::INTR) => continue,
+                // ENOSYS on old kernels, EOPNOTSUPP where the file system cannot.
+                Err(Errno::NOSYS | Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+                other => other.map_err(Into::into),
+            };
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn reserve(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// The kernel releases the lock when the file is closed, however the process ends.
@@ -144,6 +163,10 @@ mod tests {
         assert_eq!(Disk.open(&path, Open::Create).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         file.write_at(b"hello", 3).unwrap();
         file.sync_data().unwrap();
+        match file.reserve(1 << 20) {
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::Unsupported),
+            Ok(()) => assert_eq!(file.len().unwrap(), 8, "reserving does not change the length"),
+        }
         file.set_len(6).unwrap();
         let mut bytes = [9; 8];
         assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 6);

@@ -51,12 +51,17 @@ struct State {
     power_off: bool,
     next_file: u64,
     next_change: u64,
+    /// Bytes that all files together may take.
+    capacity: Option<u64>,
+    /// Files have no way to reserve space.
+    cannot_reserve: bool,
 }
 
 #[derive(Clone, Default)]
 struct FileState {
     durable: Vec<u8>,
     live: Vec<u8>,
+    reserved: u64,
     pending: Vec<(u64, FileChange)>,
 }
 
@@ -78,6 +83,13 @@ enum NameChange {
     Add(OsString, u64),
     Remove(OsString),
     Rename(OsString, OsString),
+}
+
+impl FileState {
+    /// What it takes of the disk.
+    fn bytes(&self) -> u64 {
+        (self.live.len() as u64).max(self.reserved)
+    }
 }
 
 impl FileChange {
@@ -154,6 +166,15 @@ impl State {
         Ok(())
     }
 
+    /// How far a file may grow before the disk is full, if it would be longer than it is.
+    fn room(&self, file: u64) -> u64 {
+        let Some(capacity) = self.capacity else { return u64::MAX };
+        let names: BTreeSet<u64> = self.dirs.values().flat_map(|dir| dir.live.values().copied()).collect();
+        let others = self.files.iter().filter(|(other, _)| **other != file && names.contains(other));
+        let own = self.files.get(&file).map_or(0, FileState::bytes);
+        own.max(capacity.saturating_sub(others.map(|(_, file)| file.bytes()).sum()))
+    }
+
     fn change_file(&mut self, file: u64, change: FileChange) {
         let number = self.next_change;
         self.next_change += 1;
@@ -198,14 +219,43 @@ impl SimDisk {
         state.changes.plan(next, fault);
     }
 
+    /// Forgets what is planned.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.changes.clear();
+        state.reads.clear();
+    }
+
     /// Plans what happens to the reading call of this number.
     pub fn read_fault_at(&self, read: u64, fault: Fault) {
         self.state.lock().reads.plan(read, fault);
     }
 
+    /// The size of the disk; `None` is without limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state.lock().capacity = bytes;
+    }
+
+    /// What all files together take of it.
+    pub fn used(&self) -> u64 {
+        let state = self.state.lock();
+        let names = state.dirs.values().flat_map(|dir| dir.live.values());
+        names.filter_map(|file| state.files.get(file)).map(FileState::bytes).sum()
+    }
+
+    /// Whether files can reserve space; they can, unless told otherwise.
+    pub fn set_reserves(&self, reserves: bool) {
+        self.state.lock().cannot_reserve = !reserves;
+    }
+
     /// All calls fail from now on.
     pub fn power_off(&self) {
         self.state.lock().power_off = true;
+    }
+
+    /// Whether the power has gone.
+    pub fn is_off(&self) -> bool {
+        self.state.lock().power_off
     }
 
     /// The sizes of the unsynced changes in the order in which they were made; 0 for those that are not writes.
@@ -238,14 +288,25 @@ impl SimDisk {
         let file = state.find(path).expect("the test names a file that exists");
         state
             .files
-            .insert(file, FileState { durable: contents.clone(), live: contents, pending: Vec::new() });
+            .insert(file, FileState { durable: contents.clone(), live: contents, ..FileState::default() });
     }
 
     pub(super) fn crash(&self, survivors: Survivors) -> Self {
-        let mut old = self.state.lock();
-        old.power_off = true;
+        self.power_off();
+        self.fork(survivors)
+    }
+
+    /// What a crash now would leave, while this disk goes on.
+    pub(super) fn fork(&self, survivors: Survivors) -> Self {
+        let old = self.state.lock();
         let kept = self.kept(&old, survivors);
-        let mut new = State { next_file: old.next_file, next_change: old.next_change, ..State::default() };
+        let mut new = State {
+            next_file: old.next_file,
+            next_change: old.next_change,
+            capacity: old.capacity,
+            cannot_reserve: old.cannot_reserve,
+            ..State::default()
+        };
         for (path, dir) in &old.dirs {
             let mut names = dir.durable.clone();
             for (_, change) in dir.pending.iter().filter(|(n, _)| kept.whole.contains(n)) {
@@ -255,7 +316,7 @@ impl SimDisk {
                 let contents = self.recovered(&old.files[file], &kept);
                 new.files.insert(
                     *file,
-                    FileState { durable: contents.clone(), live: contents, pending: Vec::new() },
+                    FileState { durable: contents.clone(), live: contents, ..FileState::default() },
                 );
             }
             new.dirs
@@ -329,6 +390,11 @@ impl SimDisk {
                 gate.pass();
                 self.state.lock().check_power().map(|()| None)
             }
+            Some(Fault::HeldError(gate, kind)) => {
+                drop(state);
+                gate.pass();
+                self.state.lock().check_power().and(Err(kind.into()))
+            }
             Some(Fault::PowerOff) => {
                 state.power_off = true;
                 if writes { Ok(Some(Fault::PowerOff)) } else { state.check_power().map(|()| None) }
@@ -348,6 +414,11 @@ impl SimDisk {
                 drop(state);
                 gate.pass();
                 self.state.lock().check_power()
+            }
+            Some(Fault::HeldError(gate, kind)) => {
+                drop(state);
+                gate.pass();
+                self.state.lock().check_power().and(Err(kind.into()))
             }
             Some(Fault::PowerOff) => {
                 state.power_off = true;
@@ -510,10 +581,13 @@ impl DiskFile for SimFile {
             _ => bytes,
         };
         let mut state = self.disk.state.lock();
+        let room = usize::try_from(state.room(self.file).saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (kept, full) = if kept.len() > room { (&kept[..room], true) } else { (kept, false) };
         if !kept.is_empty() {
             state.change_file(self.file, FileChange::Write { offset, bytes: kept.to_vec() });
         }
         match fault {
+            None if full => Err(io::ErrorKind::StorageFull.into()),
             Some(Fault::Torn(_, kind)) => Err(kind.into()),
             Some(Fault::PowerOff) => state.check_power(),
             _ => Ok(()),
@@ -544,7 +618,24 @@ impl DiskFile for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
         self.disk.change(false)?;
-        self.disk.state.lock().change_file(self.file, FileChange::SetLen(len));
+        let mut state = self.disk.state.lock();
+        state.change_file(self.file, FileChange::SetLen(len));
+        state.files.entry(self.file).or_default().reserved = 0;
+        Ok(())
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        if self.disk.state.lock().cannot_reserve {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.disk.change(false)?;
+        let mut state = self.disk.state.lock();
+        if len > state.room(self.file) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let file = state.files.entry(self.file).or_default();
+        file.reserved = file.reserved.max(len);
         Ok(())
     }
 }

@@ -19,6 +19,8 @@ pub enum Fault {
     PowerOff,
     /// It waits until the gate is opened, then happens.
     Hold(Gate),
+    /// It waits until the gate is opened, then fails as [`Fault::Error`] does.
+    HeldError(Gate, io::ErrorKind),
     /// It happens, but the caller is told that it failed, as when an answer is lost. Object stores only.
     LostAnswer,
 }

@@ -65,6 +65,11 @@ impl Sim {
         self.objects.heal();
         Self { disk: self.disk.crash(survivors), ..self.clone() }
     }
+
+    /// The machine as a process would find it after a crash now, while this one goes on with a disk of its own.
+    pub fn fork(&self, survivors: Survivors) -> Self {
+        Self { disk: self.disk.fork(survivors), ..self.clone() }
+    }
 }
 
 /// A repeatable generator. Clones share it.

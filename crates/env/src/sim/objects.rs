@@ -15,7 +15,7 @@ use object_store::{
 };
 use parking_lot::Mutex;
 
-use super::fault::{Fault, Faults};
+use super::fault::{Fault, Faults, Gate};
 
 /// Objects in memory; clones share them. Every call of the trait is numbered from 0; an object is there from the moment
 /// its `put` has happened, whatever crashes.
@@ -68,16 +68,20 @@ impl SimObjects {
         match fault {
             None => Ok(false),
             Some(Fault::LostAnswer) => Ok(true),
-            Some(Fault::Hold(gate)) => {
-                match tokio::runtime::Handle::try_current() {
-                    Ok(runtime) => {
-                        runtime.spawn_blocking(move || gate.pass()).await.map_err(|_| failure())?
-                    }
-                    Err(_) => gate.pass(),
-                }
-                Ok(false)
-            }
+            Some(Fault::Hold(gate)) => passed(gate).await.map(|()| false),
+            Some(Fault::HeldError(gate, _)) => passed(gate).await.and(Err(failure())),
             Some(Fault::Error(_) | Fault::Torn(..) | Fault::PowerOff) => Err(failure()),
+        }
+    }
+}
+
+/// Waits at a gate without holding up the runtime.
+async fn passed(gate: Gate) -> Result<()> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(move || gate.pass()).await.map_err(|_| failure()),
+        Err(_) => {
+            gate.pass();
+            Ok(())
         }
     }
 }

@@ -55,7 +55,7 @@ impl FileHeader {
             return Err(format!("the file has version {version}, this program reads {VERSION}"));
         }
         let previous = fields.u32()?;
-        let first = Commit(fields.u64()?);
+        let first = fields.commit()?;
         let created_micros = fields.i64()?;
         Ok(Self { first, previous, created_micros })
     }

@@ -1,10 +1,12 @@
 //! What the header of a frame adds.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use millpond_types::{EventTime, Offset, PartitionId, RelationId};
 
 use super::{Bad, Fields};
-use crate::{Producer, WriteKind};
+use crate::{ColumnRange, Producer, WriteKind};
 
 const HAS_WATERMARK: u16 = 1;
 const HAS_EVENT_TIME: u16 = 2;
@@ -14,14 +16,16 @@ const KNOWN_FLAGS: u16 = HAS_WATERMARK | HAS_EVENT_TIME | HAS_POSITION | IS_UPSE
 
 const ENTRY_BYTES: usize = 32;
 const FIXED_BYTES: usize = 56;
+const RANGE_BYTES: usize = 24;
 const HAS_PRODUCER: u32 = 1;
 const CONTINUES: u32 = 2;
 
 /// ```text
 /// 48 topic u32        52 partition u32     56 base offset u64
 /// 64 rows u32         68 schema id u32     72 schema version u32   76 writes u32
-/// 80 watermark i64    88 event time i64    96 position bytes u32  100 zero u32
+/// 80 watermark i64    88 event time i64    96 position bytes u32  100 ranges u32
 /// 104 per write: rows u32, flags u32, producer id u64, sequence u64, epoch u32, zero u32
+///     per range: column u32, zero u32, min i64, max i64
 ///     position
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub(crate) struct FrameHeader {
     /// The partition's largest event time after this frame.
     pub event_time: Option<EventTime>,
     pub position: Option<Bytes>,
+    /// Never empty.
+    pub ranges: Option<Arc<[ColumnRange]>>,
     pub writes: Vec<WriteEntry>,
 }
 
@@ -61,8 +67,13 @@ impl FrameHeader {
         flags
     }
 
+    fn ranges(&self) -> &[ColumnRange] {
+        self.ranges.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn bytes(&self) -> usize {
-        FIXED_BYTES + ENTRY_BYTES * self.writes.len() + self.position.as_ref().map_or(0, Bytes::len)
+        let ranges = RANGE_BYTES * self.ranges().len();
+        FIXED_BYTES + ENTRY_BYTES * self.writes.len() + ranges + self.position.as_ref().map_or(0, Bytes::len)
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -77,7 +88,7 @@ impl FrameHeader {
         out.extend(time(self.watermark));
         out.extend(time(self.event_time));
         out.extend((self.position.as_ref().map_or(0, Bytes::len) as u32).to_le_bytes());
-        out.extend(0u32.to_le_bytes());
+        out.extend((self.ranges().len() as u32).to_le_bytes());
         for write in &self.writes {
             let producer = write.producer.unwrap_or(Producer { id: 0, epoch: 0, sequence: 0 });
             let flags =
@@ -88,6 +99,12 @@ impl FrameHeader {
             out.extend(producer.sequence.to_le_bytes());
             out.extend(producer.epoch.to_le_bytes());
             out.extend(0u32.to_le_bytes());
+        }
+        for range in self.ranges() {
+            out.extend(range.column.to_le_bytes());
+            out.extend(0u32.to_le_bytes());
+            out.extend(range.min.to_le_bytes());
+            out.extend(range.max.to_le_bytes());
         }
         if let Some(position) = &self.position {
             out.extend_from_slice(position);
@@ -108,11 +125,14 @@ impl FrameHeader {
         let watermark = EventTime(fields.i64()?);
         let event_time = EventTime(fields.i64()?);
         let position_bytes = fields.u32()? as usize;
-        fields.u32()?;
+        let ranges = fields.u32()? as usize;
         let entries =
             fields.bytes(writes.checked_mul(ENTRY_BYTES).ok_or("the list of writes is too long")?)?;
         let writes =
             entries.chunks_exact(ENTRY_BYTES).map(WriteEntry::decode).collect::<Result<Vec<_>, _>>()?;
+        let list = fields.bytes(ranges.checked_mul(RANGE_BYTES).ok_or("the list of ranges is too long")?)?;
+        let ranges =
+            list.chunks_exact(RANGE_BYTES).map(ColumnRange::decode).collect::<Result<Vec<_>, _>>()?;
         let position = Bytes::copy_from_slice(fields.bytes(position_bytes)?);
         fields.end()?;
         if writes.iter().map(|w| u64::from(w.rows)).sum::<u64>() != u64::from(rows) {
@@ -132,8 +152,18 @@ impl FrameHeader {
             watermark: (flags & HAS_WATERMARK != 0).then_some(watermark),
             event_time: (flags & HAS_EVENT_TIME != 0).then_some(event_time),
             position: (flags & HAS_POSITION != 0).then_some(position),
+            ranges: (!ranges.is_empty()).then(|| ranges.into()),
             writes,
         })
+    }
+}
+
+impl ColumnRange {
+    fn decode(bytes: &[u8]) -> Result<Self, Bad> {
+        let mut fields = Fields(bytes);
+        let column = fields.u32()?;
+        fields.u32()?;
+        Ok(Self { column, min: fields.i64()?, max: fields.i64()? })
     }
 }
 

@@ -213,7 +213,7 @@ impl ItemHeader {
         if version != VERSION {
             return Err(format!("the item has version {version}, this program reads {VERSION}"));
         }
-        let commit = Commit(fields.u64()?);
+        let commit = fields.commit()?;
         let ingest_time = EventTime(fields.i64()?);
         let body = Body::decode(kind, flags, fields)?;
         let prelude = Prelude { commit, ingest_time, previous, payload_bytes, payload_crc };

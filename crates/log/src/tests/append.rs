@@ -7,7 +7,7 @@ use millpond_env::sim::{Fault, Gate, Survivors};
 use millpond_types::Offset;
 
 use super::*;
-use crate::Producer;
+use crate::{ColumnRange, PartitionFacts, Producer};
 
 #[test]
 fn rows_come_back_as_they_were() {
@@ -246,6 +246,108 @@ fn a_repeated_append_is_dropped_also_after_a_restart() {
     assert_eq!(opened.ids(TOPIC), [0, 1, 2, 3, 4]);
     opened.submit([produced(3, 0, 1, 5)]).wait_blocking().unwrap();
     assert_eq!(opened.ids(TOPIC), [0, 1, 2, 3, 4, 5], "nothing of the fenced transaction was remembered");
+}
+
+/// A client that heard nothing asks again, and must be told what the first answer was.
+#[test]
+fn a_repeated_append_answers_with_the_commit_of_the_first() {
+    let sim = Sim::new(18);
+    let opened = open(&sim);
+    let append = |opened: &Opened, sequence: u64| {
+        let producer = Some(Producer { id: 1, epoch: 3, sequence });
+        let write = Write { producer, ..write_to(TOPIC, rows(sequence as i64, 1)) };
+        opened.submit([write]).wait_blocking().unwrap()
+    };
+    for sequence in 0..8 {
+        assert_eq!(append(&opened, sequence), Commit(sequence + 1));
+    }
+    let check = |opened: &Opened| {
+        for sequence in 3..8 {
+            assert_eq!(append(opened, sequence), Commit(sequence + 1), "one of the last five");
+        }
+        assert!(append(opened, 2) > Commit(8), "long ago: a commit at which its row is there");
+        assert_eq!(opened.ids(TOPIC), (0..8).collect::<Vec<_>>());
+    };
+    check(&opened);
+    drop(opened);
+    let sim = sim.crash(Survivors::None);
+    check(&open(&sim));
+    let opened = open(&sim);
+    let other =
+        Write { producer: Some(Producer { id: 1, epoch: 3, sequence: 7 }), ..write_to(TOPIC, rows(7, 1)) };
+    let with_new = opened.submit([other, write_to(OTHER, rows(0, 1))]).wait_blocking().unwrap();
+    assert_eq!(with_new, opened.log.last_commit(), "what is new in the transaction counts");
+    assert_eq!(opened.ids(TOPIC).len(), 8);
+}
+
+#[test]
+fn a_repetition_waits_until_the_original_is_durable() {
+    let sim = Sim::new(19);
+    let opened = open(&sim);
+    opened.append(rows(100, 1)).unwrap();
+    let gate = Gate::new();
+    sim.disk.fault_at(sim.disk.changes() + 1, Fault::Hold(gate.clone()));
+    let append = || {
+        let producer = Some(Producer { id: 1, epoch: 0, sequence: 1 });
+        opened.submit([Write { producer, ..write_to(TOPIC, rows(0, 1)) }])
+    };
+    let first = append();
+    gate.wait_until_reached();
+    let again = append();
+    assert_eq!(*opened.log.durable().borrow(), Commit(1));
+    gate.open();
+    assert_eq!(again.wait_blocking().unwrap(), Commit(2));
+    assert!(*opened.log.durable().borrow() >= Commit(2));
+    assert_eq!(first.wait_blocking().unwrap(), Commit(2));
+}
+
+#[test]
+fn each_partition_counts_for_itself() {
+    let sim = Sim::new(20);
+    let opened = try_open_with(&sim, LogOptions::default(), 3).unwrap();
+    let to = |partition, from, n, micros| Write {
+        partition: PartitionId(partition),
+        event_time: at(micros),
+        ..write_to(TOPIC, rows(from, n))
+    };
+    opened.submit([to(2, 0, 3, 30), to(0, 3, 2, 10), to(2, 5, 1, 20)]).wait_blocking().unwrap();
+    sim.clock.advance(std::time::Duration::from_secs(1));
+    opened.submit([to(0, 6, 4, 40)]).wait_blocking().unwrap();
+    let idle = Record::PartitionIdle { topic: TOPIC, partition: PartitionId(1) };
+    opened.log.submit(records([idle])).wait_blocking().unwrap();
+    let check = |opened: &Opened| {
+        let facts = opened.log.partitions(TOPIC);
+        let told: Vec<_> =
+            facts.iter().map(|f| (f.partition.0, f.next_offset.0, f.event_time, f.idle)).collect();
+        assert_eq!(told, [(0, 6, at(40), false), (1, 0, None, true), (2, 4, at(30), false)]);
+        assert!(facts[0].newest_row > facts[2].newest_row && facts[1].newest_row.is_none());
+        let sizes = opened.log.sizes(TOPIC);
+        let told: Vec<_> = sizes.iter().map(|(p, s)| (p.0, s.first_offset.0, s.frames, s.rows)).collect();
+        assert_eq!(told, [(0, 0, 2, 6), (2, 0, 1, 4)]);
+        assert!(sizes.values().all(|size| size.bytes > 0));
+        facts
+    };
+    let before: Vec<PartitionFacts> = check(&opened);
+    drop(opened);
+    let opened = try_open_with(&sim, LogOptions::default(), 3).unwrap();
+    assert_eq!(check(&opened), before);
+    assert_eq!(opened.log.partitions(OTHER).len(), 1);
+}
+
+#[test]
+fn a_frame_knows_the_range_of_its_numbers() {
+    let sim = Sim::new(21);
+    let opened = open(&sim);
+    opened.append(rows(10, 100)).unwrap();
+    opened.append(rows(200, 5)).unwrap();
+    let check = |opened: &Opened| {
+        let frames = opened.log.frames(TOPIC, Commit(0), Commit(9));
+        let ranges: Vec<_> = frames.iter().map(|frame| frame.ranges.as_deref().map(<[_]>::to_vec)).collect();
+        assert_eq!(ranges, [Some(vec![ColumnRange { column: 0, min: 10, max: 109 }]), None]);
+    };
+    check(&opened);
+    drop(opened);
+    check(&open(&sim));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use millpond_env::sim::{Fault, Gate, Survivors};
 
 use super::*;
+use crate::Producer;
 
 /// Files so small that the workload begins several.
 fn options() -> LogOptions {
@@ -89,6 +90,62 @@ fn any_call_may_fail_and_the_log_can_be_opened_again() {
             assert_eq!(count, found + 1, "{context}");
         }
     }
+}
+
+/// A producer sends each row until it is acknowledged, through crashes at any call: every row is there once, and each
+/// answer names the commit that holds the row.
+#[test]
+fn a_producer_that_tries_again_appends_each_row_once() {
+    const SENT: i64 = 6;
+    let send = |opened: &Opened, id: i64| {
+        let producer = Some(Producer { id: 5, epoch: 0, sequence: id as u64 });
+        opened.submit([Write { producer, ..write_to(TOPIC, rows(id, 1)) }]).wait_blocking()
+    };
+    let run = |sim: &Sim, mut next: i64| {
+        let Ok(opened) = try_open(sim, options()) else { return next };
+        while next < SENT && send(&opened, next).is_ok() {
+            next += 1;
+        }
+        next
+    };
+    let calls = {
+        let sim = Sim::new(0);
+        assert_eq!(run(&sim, 0), SENT);
+        sim.disk.changes()
+    };
+    for call in 0..calls {
+        for survivors in all_survivors() {
+            let sim = Sim::new(call);
+            sim.disk.fault_at(call, Fault::PowerOff);
+            let acknowledged = run(&sim, 0);
+            let sim = sim.crash(survivors);
+            let context = format!("power off at call {call}, {survivors:?}");
+            assert_eq!(run(&sim, acknowledged), SENT, "{context}");
+            let opened = try_open(&sim.crash(Survivors::None), options()).unwrap();
+            assert_eq!(opened.ids(TOPIC), (0..SENT).collect::<Vec<_>>(), "{context}");
+            let frames = opened.log.frames(TOPIC, Commit(0), Commit(u64::MAX));
+            let last = send(&opened, SENT - 1).unwrap();
+            assert_eq!(last, frames.last().unwrap().commit, "{context}");
+        }
+    }
+}
+
+#[test]
+fn a_fence_survives_a_crash() {
+    let sim = Sim::new(8);
+    let opened = open(&sim);
+    let send = |opened: &Opened, epoch, sequence| {
+        let producer = Some(Producer { id: 5, epoch, sequence });
+        opened.submit([Write { producer, ..write_to(TOPIC, rows(0, 1)) }]).wait_blocking()
+    };
+    send(&opened, 0, 7).unwrap();
+    send(&opened, 1, 0).unwrap();
+    let opened = open(&sim.crash(Survivors::None));
+    let fenced = send(&opened, 0, 8).unwrap_err();
+    assert!(matches!(fenced, LogError::Fenced { epoch: 0, newest: 1, .. }), "{fenced}");
+    assert_eq!(send(&opened, 1, 0).unwrap(), Commit(2), "a repetition");
+    assert_eq!(send(&opened, 1, 1).unwrap(), Commit(4), "the next one");
+    assert_eq!(opened.ids(TOPIC).len(), 3);
 }
 
 #[test]

@@ -131,6 +131,13 @@ fn headers() -> Vec<Body> {
         watermark: at(-5),
         event_time: at(6),
         position: Some(Bytes::from_static(b"position")),
+        ranges: Some(
+            [
+                crate::ColumnRange { column: 0, min: -9, max: 9 },
+                crate::ColumnRange { column: 4, min: i64::MIN, max: 0 },
+            ]
+            .into(),
+        ),
         writes: vec![
             WriteEntry { rows: 10, producer: None, continues: false },
             WriteEntry {
@@ -140,7 +147,8 @@ fn headers() -> Vec<Body> {
             },
         ],
     };
-    let plain = FrameHeader { watermark: None, event_time: None, position: None, ..frame.clone() };
+    let plain =
+        FrameHeader { watermark: None, event_time: None, position: None, ranges: None, ..frame.clone() };
     let commit =
         CommitRecord { items: vec![1, 2, 3], group_bytes: 96, watermarks: vec![(TOPIC, EventTime(4))] };
     vec![

@@ -113,6 +113,41 @@ fn new_partitions_hold_w_until_they_have_rows() {
 }
 
 #[test]
+fn a_catalog_that_is_replayed_does_not_raise_w() {
+    let sim = Sim::new(3);
+    let to = |partition, micros| Write {
+        partition: PartitionId(partition),
+        event_time: at(micros),
+        ..write_to(TOPIC, rows(0, 1))
+    };
+    let opened = try_open_with(&sim, LogOptions::default(), 3).unwrap();
+    opened.submit([to(0, 100), to(1, 100), to(2, 50)]).wait_blocking().unwrap();
+    assert_eq!(opened.log.watermark(TOPIC), at(50));
+    drop(opened);
+    // A checkpoint from before the third partition comes first, then the change that added it.
+    let opened = try_open_with(&sim, LogOptions::default(), 2).unwrap();
+    opened.log.declare_topic(TOPIC, TopicSpec { partitions: 3 });
+    assert_eq!(opened.log.watermark(TOPIC), at(50));
+    opened.submit([to(2, 70)]).wait_blocking().unwrap();
+    assert_eq!(opened.log.watermark(TOPIC), at(70));
+}
+
+#[test]
+fn a_position_without_rows_is_no_sign_of_life() {
+    let sim = Sim::new(4);
+    let opened = try_open_with(&sim, LogOptions::default(), 2).unwrap();
+    let rows_of_1 = Write { partition: PartitionId(1), event_time: at(9), ..write_to(TOPIC, rows(0, 1)) };
+    opened.submit([rows_of_1]).wait_blocking().unwrap();
+    let idle = Record::PartitionIdle { topic: TOPIC, partition: PartitionId(0) };
+    opened.log.submit(records([idle])).wait_blocking().unwrap();
+    let position = Some(bytes::Bytes::from_static(b"here"));
+    opened.submit([Write { position, ..write_to(TOPIC, rows(0, 0)) }]).wait_blocking().unwrap();
+    let facts = opened.log.partitions(TOPIC)[0];
+    assert!(facts.idle && facts.newest_row.is_none());
+    assert_eq!(opened.log.watermark(TOPIC), at(9));
+}
+
+#[test]
 fn ingest_time_never_goes_back() {
     let sim = Sim::new(2);
     let opened = open(&sim);

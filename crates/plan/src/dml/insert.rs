@@ -6,7 +6,7 @@ use arrow::datatypes::Schema;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Values};
-use millpond_catalog::{Relation, RelationKind};
+use millpond_catalog::{Column, Relation, RelationKind};
 use millpond_functions::error::from_datafusion;
 use millpond_functions::rewrite::postgres_literal;
 use millpond_sql::{RelationName, fold, position_of};
@@ -18,7 +18,7 @@ use super::{EXCLUDED, InsertPlan, OnConflict};
 use crate::column::{has_subquery, refuse_aggregates};
 use crate::errors::{self, Places, at_opt};
 use crate::rules::without_alias;
-use crate::{Planner, coercion, parameters, rules};
+use crate::{Metadata, Planner, coercion, parameters, rules};
 
 /// 428C9 `cannot insert a non-DEFAULT value into column "x"`.
 const GENERATED_ALWAYS: SqlState = SqlState::new("428C9");
@@ -39,7 +39,11 @@ impl Planner {
         };
         let relation = Arc::clone(self.write_target(&name)?);
         refuse_connector(&relation).map_err(|e| name.mark(e))?;
-        let targets = targets(&relation, insert)?;
+        let (partition, given) = match with_partition(&relation, insert) {
+            Some(widened) => (true, Arc::new(widened)),
+            None => (false, Arc::clone(&relation)),
+        };
+        let targets = targets(&given, insert)?;
         let alias = insert.table_alias.as_ref().map_or_else(|| relation.name.clone(), |a| fold(&a.alias));
         let count = parameters::count(insert)?.max(parameter_types.len());
         let mut types: Vec<Option<SqlType>> = parameter_types.to_vec();
@@ -47,24 +51,23 @@ impl Planner {
         types.iter_mut().for_each(|ty| *ty = ty.take().filter(|ty| *ty != SqlType::Unknown));
         let places = Places::of(insert);
         if count > 0 {
-            self.infer_insert(insert, &relation, &targets, &alias, &places, &mut types)?;
+            self.infer_insert(insert, &given, &targets, &alias, &places, &mut types)?;
         }
         let parameters: Vec<SqlType> = types.into_iter().map(|ty| ty.unwrap_or(SqlType::Text)).collect();
         let types: Vec<_> = parameters.iter().cloned().map(Some).collect();
 
         let mut scope = RowScope::new(self, &relation, &alias, &types, &places)?;
-        let defaults = Defaults::new(self, &relation, &targets)?;
+        let defaults = Defaults::new(self, &given, &targets)?;
         scope.session |= defaults.session;
         let (rows, relations) = match body(insert) {
-            Body::Default => (values(&relation, vec![defaults.row.clone()])?, Vec::new()),
+            Body::Default => (values(&given, vec![defaults.row.clone()])?, Vec::new()),
             Body::Values(rows) => {
-                let (rows, relations) =
-                    self.values_rows(&rows, &targets, &relation, &defaults, &mut scope)?;
-                (values(&relation, rows)?, relations)
+                let (rows, relations) = self.values_rows(&rows, &targets, &given, &defaults, &mut scope)?;
+                (values(&given, rows)?, relations)
             }
             Body::Query(query) => {
                 let (plan, relations, session) =
-                    self.query_rows(query, &targets, &relation, &defaults, &types, &places)?;
+                    self.query_rows(query, &targets, &given, &defaults, &types, &places)?;
                 scope.session |= session;
                 (plan, relations)
             }
@@ -83,6 +86,7 @@ impl Planner {
         Ok(InsertPlan {
             relation: relation.id,
             rows,
+            partition,
             on_conflict,
             returning,
             parameters,
@@ -306,6 +310,21 @@ fn body(insert: &ast::Insert) -> Body<'_> {
     }
 }
 
+/// The relation with the column `_partition` behind its own, if the statement names it and the relation has partitions.
+fn with_partition(relation: &Relation, insert: &ast::Insert) -> Option<Relation> {
+    let is_partition = |name: &ast::ObjectName| {
+        let ident = name.0.last().and_then(|part| part.as_ident());
+        ident.is_some_and(|ident| fold(ident) == Metadata::Partition.name())
+    };
+    if !relation.is_append_only() || !insert.columns.iter().any(is_partition) {
+        return None;
+    }
+    let mut widened = relation.clone();
+    let partition = Metadata::Partition;
+    widened.columns.push(Column::new(partition.name(), partition.sql_type(None), true));
+    Some(widened)
+}
+
 /// The columns that are given values, in the order of the values.
 fn targets(relation: &Relation, insert: &ast::Insert) -> Result<Vec<usize>, SqlError> {
     if insert.columns.is_empty() {
@@ -464,12 +483,15 @@ fn conflict_schema(relation: &Relation, alias: &str) -> Result<DFSchema, SqlErro
 
 /// `excluded.c` as one name, all other columns bare.
 fn excluded(expr: Expr) -> Expr {
-    use datafusion::common::Column;
     use datafusion::common::tree_node::{Transformed, TreeNode};
     let renamed = expr.transform_up(|e| {
         Ok(match e {
-            Expr::Column(Column { relation: Some(relation), name, .. }) if relation.table() == "excluded" => {
-                Transformed::yes(Expr::Column(Column::new_unqualified(format!("{EXCLUDED}{name}"))))
+            Expr::Column(datafusion::common::Column { relation: Some(relation), name, .. })
+                if relation.table() == "excluded" =>
+            {
+                Transformed::yes(Expr::Column(datafusion::common::Column::new_unqualified(format!(
+                    "{EXCLUDED}{name}"
+                ))))
             }
             other => Transformed::no(other),
         })

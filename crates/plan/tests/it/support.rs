@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use millpond_catalog::{
-    Catalog, Change, Column, Frozen, MaterializedView, Relation, RelationKind, Source, Table, View, Watermark,
+    Catalog, Change, Column, Frozen, Layout, MaterializedView, Relation, RelationKind, Source, Table, View,
+    Watermark,
 };
 use millpond_plan::incremental::{LowerOptions, Plan, lower};
 use millpond_plan::{PlanSettings, Planner, QueryPlan};
@@ -32,11 +33,17 @@ fn relation(id: u32, name: &str, kind: RelationKind, columns: Vec<Column>) -> Re
 
 fn source(watermark: Option<(usize, &str)>) -> RelationKind {
     let watermark = watermark.map(|(column, text)| Watermark { column, expression: text.into() });
-    RelationKind::Source(Source { watermark, connector: None, partitions: 1 })
+    RelationKind::Source(Source { watermark, connector: None, layout: Layout::default() })
 }
 
 fn table(primary_key: Vec<usize>, append_only: bool) -> RelationKind {
-    RelationKind::Table(Table { primary_key, primary_key_name: None, append_only, watermark: None })
+    RelationKind::Table(Table {
+        primary_key,
+        primary_key_name: None,
+        append_only,
+        watermark: None,
+        layout: Layout::default(),
+    })
 }
 
 fn view(query: &str) -> RelationKind {

@@ -6,6 +6,7 @@
 
 mod crash;
 mod hostile;
+mod log;
 mod s3;
 mod session;
 
@@ -29,8 +30,13 @@ fn main() {
             "hostile::bytes_that_are_no_protocol_end_their_connection",
             hostile::bytes_that_are_no_protocol_end_their_connection,
         ),
+        (
+            "log::damage_is_named_and_given_up_only_when_asked",
+            log::damage_is_named_and_given_up_only_when_asked,
+        ),
         ("s3::checkpoints_survive_in_a_bucket", s3::checkpoints_survive_in_a_bucket),
         ("session::the_main_job_in_psql", session::the_main_job_in_psql),
+        ("session::copy_says_where_rows_go", session::copy_says_where_rows_go),
         ("session::a_bad_line_of_csv_is_named", session::a_bad_line_of_csv_is_named),
     ] {
         trials.push(Trial::test(name, move || Ok(test()?)));

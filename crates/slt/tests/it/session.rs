@@ -48,6 +48,27 @@ pub fn the_main_job_in_psql() -> Outcome {
     ensure(names.iter().all(|name| listed.contains(name)), || listed.clone())
 }
 
+/// COPY takes the rows' partitions along, and columns that were added since the file was written.
+pub fn copy_says_where_rows_go() -> Outcome {
+    let server = Server::start(&binary()?, &Mode::default())?;
+    let script = "
+        CREATE SOURCE s (a int, b text) WITH (partitions = 3);
+        ALTER SOURCE s ADD COLUMN c int DEFAULT 7;
+        COPY s (b, _partition, a) FROM STDIN;
+x\t2\t1
+y\t0\t2
+z\t2\t3
+\\.
+        SELECT a, b, c, _partition, _offset FROM s ORDER BY a;
+        COPY s (a, _partition) FROM STDIN;
+4\t9
+\\.
+        COPY (SELECT count(*), count(_partition) FROM s) TO STDOUT;\n";
+    let found = psql(&server, script)?;
+    let told = ["1|x|7|2|0\n2|y|7|0|0\n3|z|7|2|1\n", "source s has no partition 9", "3\t3\n"];
+    ensure(told.iter().all(|part| found.contains(part)), || found.clone())
+}
+
 /// A COPY fails as a whole, and names the line and the column.
 pub fn a_bad_line_of_csv_is_named() -> Outcome {
     let server = Server::start(&binary()?, &Mode::default())?;

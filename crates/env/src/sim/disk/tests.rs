@@ -131,3 +131,21 @@ fn equal_seeds_make_equal_crashes() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_full_disk_keeps_what_fits_and_what_was_reserved() {
+    let (sim, file) = machine(9);
+    sim.disk.set_capacity(Some(16));
+    file.reserve(12).unwrap();
+    let other = sim.disk.open(&dir().join("other"), Open::Create).unwrap();
+    assert_eq!(other.write_at(b"123456", 0).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(other.len().unwrap(), 4, "what fits is written");
+    file.write_at(b"reserved", 4).unwrap();
+    assert_eq!(file.write_at(b"x", 12).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(file.reserve(13).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    sim.disk.remove(&dir().join("other")).unwrap();
+    assert_eq!(sim.disk.used(), 12);
+    file.reserve(16).unwrap();
+    file.set_len(4).unwrap();
+    assert_eq!(sim.disk.used(), 4);
+}
