@@ -365,11 +365,32 @@ impl World {
             let of = (PRODUCED, PartitionId(0));
             let there =
                 sent.rows.iter().all(|rows| self.rows.get(&of).is_some_and(|all| holds(all, &rows.1)));
-            let new = if there { Sent::default() } else { sent };
-            self.must_send(vec![(Transaction { writes: vec![write], records: Vec::new() }, new)])?;
+            let transaction = Transaction { writes: vec![write], records: Vec::new() };
+            match there {
+                true => self.is_answered_again(transaction, &sent)?,
+                false => self.must_send(vec![(transaction, sent)])?,
+            }
         }
         let made = self.produce();
         self.must_send(vec![made])
+    }
+
+    /// A repetition appends nothing, and is told the commit of the first.
+    fn is_answered_again(&mut self, transaction: Transaction, sent: &Sent) -> Outcome {
+        let answer = self.log().submit(transaction).wait_blocking();
+        let commit = answer.map_err(|error| format!("a repetition fails: {error}"))?;
+        let before = Commit(commit.0.saturating_sub(1));
+        let mut found = Vec::new();
+        for frame in self.log().frames(PRODUCED, before, commit) {
+            let batch = self.log().read(&frame, Some(&[0])).map_err(|error| format!("a read: {error}"))?;
+            found.extend_from_slice(batch.column(0).as_primitive::<Int64Type>().values());
+        }
+        match sent.rows.iter().all(|rows| holds(&found, &rows.1)) {
+            true => self.check(),
+            false => {
+                Err(format!("a repetition is told commit {commit}, which holds {found:?}, not {sent:?}"))
+            }
+        }
     }
 
     fn produce(&mut self) -> (Transaction, Sent) {
