@@ -241,7 +241,7 @@ impl Driver {
                         .send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log has failed")));
                 }
                 Command::Checkpoint(None) | Command::Built(_) => {}
-                Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
+                Command::CheckpointDone(done) => self.checkpoint_done(*done),
             }
         }
     }
@@ -272,7 +272,7 @@ impl Driver {
                 self.publish();
             }
             Command::Checkpoint(reply) => self.start_checkpoint(reply),
-            Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
+            Command::CheckpointDone(done) => self.checkpoint_done(*done),
             Command::Stop(_) => {}
         }
     }
@@ -650,7 +650,8 @@ impl Driver {
                     _ => return Err(format!("its input \"{}\" is not running", relation.name)),
                 }
             } else {
-                history.topics.push((*id, self.log.frames(*id, Commit(0), self.cut)));
+                let frames = self.log.frames(*id, Commit(0), self.cut).map_err(|e| e.to_string())?;
+                history.topics.push((*id, frames));
             }
             if let Some(watermark) = self.watermarks.get(id) {
                 history.watermarks.insert(*id, *watermark);
@@ -798,6 +799,13 @@ impl Driver {
             pause,
         };
         self.checkpointer.start(draft, reply, self.commands.clone());
+    }
+
+    fn checkpoint_done(&mut self, done: crate::checkpoint::Finished) {
+        self.checkpointer.finished(done, &self.counters);
+        if let Some(checkpoint) = &*self.counters.checkpoint.lock() {
+            self.log.checkpointed(checkpoint.cut);
+        }
     }
 
     /// Puts a restored view in its place.

@@ -76,7 +76,8 @@ fn provider(
     use datafusion::logical_expr::TableSource as _;
     let schema = source.schema();
     if Key::of(relation) == Key::AppendOnly && relation.is_topic() {
-        let frames = inner.log.frames(relation.id, Commit(0), snapshot.cut);
+        let frames =
+            inner.log.frames(relation.id, Commit(0), snapshot.cut).map_err(|e| inner.log_error(&e))?;
         let scan = LogScan {
             log: inner.log.clone(),
             frames: Arc::new(frames),

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::format::{
     Body, CommitRecord, FileHeader, FrameHeader, ItemHeader, Prelude, WriteEntry, encode_record, pad8,
 };
-use crate::index::{FrameRef, JournalFile, Place};
+use crate::index::{FrameRef, JournalFile, JournalPlace, Place};
 use crate::payload::BatchEncoder;
 use crate::topic::Topics;
 use crate::{CommittedFrame, CommittedGroup, LogError, Record, Write, WriteKind};
@@ -368,12 +368,12 @@ impl Encoder<'_> {
                 kind,
                 schema_version,
                 schema: Arc::clone(&schema),
-                place: Place {
+                place: Place::Journal(JournalPlace {
                     file: Arc::clone(&self.open.file),
                     at: self.open.len + payload_at as u64,
                     bytes: prelude.payload_bytes,
                     crc: prelude.payload_crc,
-                },
+                }),
             });
             frames.push(CommittedFrame {
                 topic,

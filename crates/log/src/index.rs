@@ -1,16 +1,20 @@
-//! Where everything lies: the files, and every frame of every topic, in memory.
+//! Where everything lies: journal files with each of their frames, in memory, and segments.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use arrow::array::RecordBatch;
+use arrow::buffer::{Buffer, MutableBuffer};
 use arrow::datatypes::SchemaRef;
 use millpond_env::{Disk, DiskFile, Open};
 use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 use parking_lot::{Mutex, RwLock};
 
+use crate::payload::decode_batch;
+use crate::segment::{Sealed, SegmentPlace};
 use crate::{LogError, WriteKind};
 
 /// At most one mark per so many bytes: how far a replay may have to skip.
@@ -18,6 +22,8 @@ const MARK_BYTES: u64 = 64 << 10;
 
 /// One file of the journal.
 pub(crate) struct JournalFile {
+    /// Its first commit.
+    pub first: Commit,
     pub path: PathBuf,
     /// How much of it is written, in whole groups.
     written: AtomicU64,
@@ -29,6 +35,7 @@ pub(crate) struct JournalFile {
 impl JournalFile {
     pub fn new(dir: &Path, first: Commit, written: u64) -> Self {
         Self {
+            first,
             path: dir.join(format!("{:020}.log", first.0)),
             written: AtomicU64::new(written),
             schemas: RwLock::default(),
@@ -106,35 +113,81 @@ pub struct FrameRef {
     pub(crate) place: Place,
 }
 
+/// Where rows lie.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Journal(JournalPlace),
+    Segment(SegmentPlace),
+}
+
 /// Where a payload lies.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct JournalPlace {
     pub file: Arc<JournalFile>,
     pub at: u64,
     pub bytes: u64,
     pub crc: u32,
 }
 
+impl JournalPlace {
+    /// Reads the rows, of the columns `columns` or all, and checks them.
+    pub fn read(
+        &self,
+        disk: &dyn Disk,
+        schema: &SchemaRef,
+        rows: u32,
+        columns: Option<&[usize]>,
+    ) -> Result<RecordBatch, LogError> {
+        let file = self.file.open(disk)?;
+        // No more than the file holds: the length was checked when the header was.
+        let mut bytes = MutableBuffer::from_len_zeroed(self.bytes.next_multiple_of(8) as usize);
+        file.read_exact_at(&mut bytes, self.at).map_err(|e| LogError::io("read", &self.file.path, e))?;
+        if crc32c::crc32c(&bytes) != self.crc {
+            return Err(self.file.corrupt(self.at, "the checksum of the payload does not match"));
+        }
+        let payload = Buffer::from(bytes).slice_with_length(0, self.bytes as usize);
+        decode_batch(&payload, schema, rows, columns).map_err(|what| self.file.corrupt(self.at, what))
+    }
+}
+
 impl FrameRef {
-    /// The size of the stored rows.
+    /// Where the payload lies in its journal file.
+    #[cfg(test)]
+    pub(crate) fn journal_at(&self) -> u64 {
+        match &self.place {
+            Place::Journal(place) => place.at,
+            Place::Segment(_) => panic!("the frame lies in a segment"),
+        }
+    }
+
+    /// The size of the stored rows; in a segment, their share of it.
     pub fn bytes(&self) -> u64 {
-        self.place.bytes
+        match &self.place {
+            Place::Journal(place) => place.bytes,
+            Place::Segment(place) => {
+                let entry = &place.segment.entry;
+                (entry.bytes / entry.rows.max(1)).saturating_mul(u64::from(self.rows))
+            }
+        }
     }
 }
 
 /// Where a group begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Mark {
     pub commit: Commit,
-    pub file: usize,
+    pub file: Arc<JournalFile>,
     pub at: u64,
 }
 
+/// What lies in journal files, frame by frame, and what in segments.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub files: Vec<Arc<JournalFile>>,
-    marks: Vec<Mark>,
+    /// Oldest first.
+    pub files: VecDeque<Arc<JournalFile>>,
+    marks: VecDeque<Mark>,
     frames: HashMap<RelationId, Vec<FrameRef>>,
+    sealed: Arc<Sealed>,
     last: Commit,
 }
 
@@ -144,11 +197,21 @@ impl Index {
         self.last
     }
 
+    /// An index of what segments hold, for journal files to follow.
+    pub fn behind(sealed: Sealed) -> Self {
+        Self { last: sealed.through, sealed: Arc::new(sealed), ..Self::default() }
+    }
+
+    pub fn sealed(&self) -> &Arc<Sealed> {
+        &self.sealed
+    }
+
     /// Adds a group that lies in the newest file.
     pub fn add(&mut self, commit: Commit, at: u64, frames: Vec<FrameRef>) {
-        let file = self.files.len() - 1;
-        if self.marks.last().is_none_or(|mark| mark.file != file || at - mark.at >= MARK_BYTES) {
-            self.marks.push(Mark { commit, file, at });
+        let file = self.files.back().expect("a group lies in some file");
+        let near = |mark: &Mark| mark.file.first == file.first && at - mark.at < MARK_BYTES;
+        if !self.marks.back().is_some_and(near) {
+            self.marks.push_back(Mark { commit, file: Arc::clone(file), at });
         }
         for frame in frames {
             self.frames.entry(frame.topic).or_default().push(frame);
@@ -156,11 +219,36 @@ impl Index {
         self.last = commit;
     }
 
-    /// The nearest place at or before a commit from where groups can be read.
+    /// The nearest place at or before a commit from where groups can be read; `None` for what lies in segments.
     pub fn mark(&self, commit: Commit) -> Option<Mark> {
-        self.marks[..self.marks.partition_point(|mark| mark.commit <= commit)].last().copied()
+        self.marks.get(self.marks.partition_point(|mark| mark.commit <= commit).checked_sub(1)?).cloned()
     }
 
+    /// The oldest file, if another one follows it, and that.
+    pub fn oldest(&self) -> Option<(Arc<JournalFile>, Arc<JournalFile>)> {
+        Some((Arc::clone(self.files.front()?), Arc::clone(self.files.get(1)?)))
+    }
+
+    /// From now on, segments stand for what they hold of the journal files.
+    pub fn seal(&mut self, sealed: Arc<Sealed>) {
+        let through = sealed.through;
+        self.sealed = sealed;
+        while self.files.get(1).is_some_and(|next| next.first <= through.next()) {
+            self.files.pop_front();
+        }
+        while self.marks.front().is_some_and(|mark| mark.commit <= through) {
+            self.marks.pop_front();
+        }
+        for frames in self.frames.values_mut() {
+            let cut = frames.partition_point(|frame| frame.commit <= through);
+            if cut > 0 {
+                frames.drain(..cut);
+                frames.shrink_to(2 * frames.len());
+            }
+        }
+    }
+
+    /// Frames of a topic that lie in journal files.
     pub fn frames(&self, topic: RelationId, from: Commit, to: Commit) -> Vec<FrameRef> {
         let frames = self.frames.get(&topic).map_or(&[][..], Vec::as_slice);
         let first = frames.partition_point(|frame| frame.commit <= from);
@@ -168,10 +256,15 @@ impl Index {
         frames.get(first..end).map_or_else(Vec::new, <[_]>::to_vec)
     }
 
+    #[cfg(test)]
+    pub fn frame_count(&self) -> usize {
+        self.frames.values().map(Vec::len).sum()
+    }
+
     /// Frames, rows and payload bytes of all topics.
     pub fn totals(&self) -> (u64, u64, u64) {
-        self.frames.values().flatten().fold((0, 0, 0), |(frames, rows, bytes), frame| {
-            (frames + 1, rows + u64::from(frame.rows), bytes + frame.place.bytes)
+        self.frames.values().flatten().fold(self.sealed.totals(), |(frames, rows, bytes), frame| {
+            (frames + 1, rows + u64::from(frame.rows), bytes + frame.bytes())
         })
     }
 

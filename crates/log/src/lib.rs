@@ -17,6 +17,9 @@
 //! vouches for every byte (module `format`). A crash leaves at most one torn group, which [`Log::open`] cuts; bad bytes before
 //! that are an error with file and offset (module `recovery`). Keeps I1 and I7.
 //!
+//! Journal files that are full become segments, Parquet files per partition, in the background (module `segment`); readers
+//! see one log.
+//!
 //! Watermarks are data: each frame records W of its topic *before* itself (module `topic`).
 //!
 //! Not here: what a DDL record means, how a watermark expression is evaluated, SQL. Begin at [`Log`].
@@ -31,6 +34,7 @@ mod queue;
 mod recovery;
 mod replay;
 mod scan;
+mod segment;
 mod ticket;
 mod topic;
 mod transaction;

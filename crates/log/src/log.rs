@@ -2,9 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use arrow::array::RecordBatch;
-use arrow::buffer::{Buffer, MutableBuffer};
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 use millpond_env::{DiskLock, Env};
@@ -12,10 +12,12 @@ use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 use tokio::sync::watch;
 
 use crate::group::{Chain, OpenFile, Sizes, batch_bytes};
-use crate::index::Sink;
-use crate::payload::{check_schema, decode_batch};
+use crate::index::{Place, Sink};
+use crate::payload::check_schema;
 use crate::queue::{Limits, Pending, Queue, TRANSACTION_BYTES};
-use crate::recovery::{Recovered, Recovery};
+use crate::recovery::{Recovered, Recovery, Restored};
+use crate::segment::worker::{self, Tier};
+use crate::segment::{self, SegmentPlace, Store};
 use crate::ticket::{Ticket, ticket};
 use crate::topic::TopicSpec;
 use crate::writer::{Shared, Threads};
@@ -42,6 +44,8 @@ pub struct LogOptions {
     /// Payloads up to this commit, which a checkpoint covers, are not checked when the log is opened, only when they are
     /// read. Headers and control records always are.
     pub verify_from: Commit,
+    /// Whether a thread of the log cuts journal files into segments; else [`Log::maintain`] does it.
+    pub background: bool,
 }
 
 impl Default for LogOptions {
@@ -54,6 +58,7 @@ impl Default for LogOptions {
             queue_bytes_max: 64 << 20,
             overlap_bytes: 256 << 10,
             verify_from: Commit(0),
+            background: true,
         }
     }
 }
@@ -68,6 +73,7 @@ pub struct Log(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     threads: Option<Threads>,
+    segments: Option<JoinHandle<()>>,
     /// Given back last.
     _lock: Box<dyn DiskLock>,
 }
@@ -90,8 +96,18 @@ impl Log {
             std::io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
             _ => LogError::io("lock", dir, error),
         })?;
-        let recovery = Recovery { disk: &*env.disk, dir, verify_from: options.verify_from };
-        let restored = recovery.run()?;
+        let store = Store::new(env.clone(), dir, None);
+        let found = worker::find(&store)?;
+        let manifest = found.as_ref().map(|(_, manifest)| manifest.clone()).unwrap_or_default();
+        let (tier, sealed) = Tier::new(store, found);
+        let recovery =
+            Recovery { disk: &*env.disk, dir, verify_from: options.verify_from, manifest: &manifest };
+        let restored = recovery.run(sealed)?;
+        let names = env.disk.list(dir).map_err(|e| LogError::io("list", dir, e))?;
+        tier.leave(
+            names.iter().filter(|name| worker::is_cut(name, &manifest)).map(|n| dir.join(n)).collect(),
+        );
+        tier.set_checkpoint(options.verify_from);
         let chain = Chain {
             dir: dir.to_owned(),
             sizes: Sizes {
@@ -112,10 +128,14 @@ impl Log {
             group_bytes_max: options.group_bytes_max,
             overlap_bytes: options.overlap_bytes,
         });
-        let shared = Arc::new(Shared::new(env, queue, restored.topics, restored.index, restored.newest));
+        let Restored { topics, index, newest, recovered, .. } = restored;
+        let shared = Arc::new(Shared::new(env, queue, topics, index, newest, tier));
         let threads = Threads::start(&shared, chain, observer)
             .map_err(|source| LogError::io("start the threads of", dir, source))?;
-        Ok((Self(Arc::new(Inner { shared, threads: Some(threads), _lock: lock })), restored.recovered))
+        let segments = options.background.then(|| worker::start(&shared)).transpose();
+        let segments = segments.map_err(|source| LogError::io("start the threads of", dir, source))?;
+        let inner = Inner { shared, threads: Some(threads), segments, _lock: lock };
+        Ok((Self(Arc::new(inner)), recovered))
     }
 
     /// Queues a transaction. The order of calls is the order in the log; a caller who needs a certain one holds a lock of
@@ -152,31 +172,61 @@ impl Log {
         Replay::new(Arc::clone(&self.0.shared), from, to)
     }
 
-    /// Frames of one topic with a commit after `from`, up to and including `to`, in the order of the log.
-    pub fn frames(&self, topic: RelationId, from: Commit, to: Commit) -> Vec<FrameRef> {
-        self.0.shared.index.read().frames(topic, from, to)
+    /// Frames of one topic with a commit after `from`, up to and including `to`, in the order of the log. What they refer to
+    /// stays readable as long as they are kept.
+    ///
+    /// # Errors
+    /// As [`Log::read`]: what frames a segment has is read from it.
+    pub fn frames(&self, topic: RelationId, from: Commit, to: Commit) -> Result<Vec<FrameRef>, LogError> {
+        let (segments, newest) = {
+            let index = self.0.shared.index.read();
+            (index.sealed().overlapping(topic, from, to), index.frames(topic, from, to))
+        };
+        if segments.is_empty() {
+            return Ok(newest);
+        }
+        let mut frames = segment::frames(&self.0.shared.tier.store, &segments, from, to)?;
+        frames.extend(newest);
+        Ok(frames)
     }
 
-    /// Reads the rows of a frame, of the columns `columns` or all, and checks them.
+    /// Reads the rows of a frame, of the columns `columns` or all, and checks them. Neighbours in a segment are cheap once
+    /// the first was read.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] if the bytes are not what was written, or what the disk says.
     pub fn read(&self, frame: &FrameRef, columns: Option<&[usize]>) -> Result<RecordBatch, LogError> {
-        let place = &frame.place;
         if let Some(column) = columns.and_then(|c| c.iter().find(|c| **c >= frame.schema.fields().len())) {
             let reason = format!("a frame of it has no column number {column}");
             return Err(LogError::Refused { topic: frame.topic, reason });
         }
-        let file = place.file.open(&*self.0.shared.env.disk)?;
-        // No more than the file holds: the length was checked when the header was.
-        let mut bytes = MutableBuffer::from_len_zeroed(place.bytes.next_multiple_of(8) as usize);
-        file.read_exact_at(&mut bytes, place.at).map_err(|e| LogError::io("read", &place.file.path, e))?;
-        if crc32c::crc32c(&bytes) != place.crc {
-            return Err(place.file.corrupt(place.at, "the checksum of the payload does not match"));
+        let shared = &self.0.shared;
+        match &frame.place {
+            Place::Journal(place) => place.read(&*shared.env.disk, &frame.schema, frame.rows, columns),
+            Place::Segment(place) => {
+                let SegmentPlace { segment, tail, first_row } = place;
+                shared.tier.store.rows(segment, tail, *first_row, frame.rows as usize, columns)
+            }
         }
-        let payload = Buffer::from(bytes).slice_with_length(0, place.bytes as usize);
-        decode_batch(&payload, &frame.schema, frame.rows, columns)
-            .map_err(|what| place.file.corrupt(place.at, what))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn frames_in_memory(&self) -> usize {
+        self.0.shared.index.read().frame_count()
+    }
+
+    /// Tells that a checkpoint holds everything up to `cut`: journal files before may become segments.
+    pub fn checkpointed(&self, cut: Commit) {
+        self.0.shared.tier.set_checkpoint(cut);
+    }
+
+    /// Does at once what the background thread would: cuts journal files that are full and covered by a checkpoint, and
+    /// removes what nobody reads any more.
+    ///
+    /// # Errors
+    /// What the disk says. Nothing is lost: the journal stays as it is.
+    pub fn maintain(&self) -> Result<(), LogError> {
+        self.0.shared.tier.maintain(&self.0.shared)
     }
 
     /// Tells how many partitions a topic has: before its first append, and after each start before its watermark is asked
@@ -223,6 +273,9 @@ fn check_write(write: &Write) -> Result<(), LogError> {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if let Some(thread) = self.segments.take() {
+            self.shared.tier.stop(thread);
+        }
         if let Some(threads) = self.threads.take() {
             threads.finish(&self.shared);
         }

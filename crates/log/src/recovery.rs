@@ -10,6 +10,8 @@
 //!   synced before anybody relies on it;
 //! - a newest file without a group is removed, and created anew.
 //!
+//! Files that were cut into segments are passed over: the manifest of the segments holds the state behind them.
+//!
 //! All of that can be repeated at any point: a crash here leaves the same groups.
 
 use std::ops::Range;
@@ -22,9 +24,10 @@ use millpond_types::{Commit, EventTime};
 use tracing::warn;
 
 use crate::format::{Bad, Body, FileHeader, decode_record};
-use crate::index::{FrameRef, Index, JournalFile, Place, Sink};
+use crate::index::{FrameRef, Index, JournalFile, JournalPlace, Place, Sink};
 use crate::payload::decode_schema;
 use crate::scan::{Item, ScanError, ScannedGroup, Scanner};
+use crate::segment::{Manifest, Sealed};
 use crate::topic::Topics;
 use crate::{LogError, Record};
 
@@ -46,7 +49,7 @@ pub struct Recovered {
     pub cut: Option<TornTail>,
     /// The length of that.
     pub truncated_bytes: u64,
-    /// All DDL records, oldest first.
+    /// The DDL records of the journal files, oldest first; [`crate::Log::replay`] has those before.
     pub ddl: Vec<(Commit, Bytes)>,
     /// The newest tick.
     pub last_tick: Option<EventTime>,
@@ -81,6 +84,8 @@ pub(crate) struct Recovery<'a> {
     pub disk: &'a dyn Disk,
     pub dir: &'a Path,
     pub verify_from: Commit,
+    /// Journal files before the end of this are not looked at.
+    pub manifest: &'a Manifest,
 }
 
 /// Why the rest of a file is not taken.
@@ -92,8 +97,16 @@ struct Damage {
 }
 
 impl Recovery<'_> {
-    pub fn run(&self) -> Result<Restored, LogError> {
-        let mut restored = Restored::default();
+    /// Goes on behind what is in segments.
+    pub fn run(&self, sealed: Sealed) -> Result<Restored, LogError> {
+        let mut restored = Restored {
+            topics: Topics::load(&self.manifest.topics),
+            index: Index::behind(sealed),
+            previous: self.manifest.chain,
+            ingest_time: self.manifest.ingest_time,
+            ..Restored::default()
+        };
+        restored.recovered.last_tick = self.manifest.last_tick;
         let mut names = self.names()?;
         let unborn = match names.last() {
             Some(newest) => self.is_unborn(*newest)?,
@@ -121,7 +134,8 @@ impl Recovery<'_> {
     /// First commits of the files, in order.
     fn names(&self) -> Result<Vec<Commit>, LogError> {
         let names = self.disk.list(self.dir).map_err(|e| LogError::io("list", self.dir, e))?;
-        Ok(names.iter().filter_map(|name| JournalFile::parse_name(name)).collect())
+        let firsts = names.iter().filter_map(|name| JournalFile::parse_name(name));
+        Ok(firsts.filter(|first| *first > self.manifest.through).collect())
     }
 
     /// Whether a file was being created when the process ended: it holds no group. Even if its header is whole, its name may
@@ -160,7 +174,7 @@ impl Recovery<'_> {
         restored.previous = FileHeader::crc(&header);
         restored.next_schema = 0;
         restored.sealed = false;
-        restored.index.files.push(Arc::clone(&journal));
+        restored.index.files.push_back(Arc::clone(&journal));
         let mut scanner = Scanner::new(file, FileHeader::BYTES as u64, len, Some(restored.previous));
         let (last_group, damage) = self.groups(&journal, &mut scanner, restored)?;
         match damage {
@@ -339,11 +353,11 @@ fn frame_ref(journal: &Arc<JournalFile>, item: &Item) -> Option<FrameRef> {
         kind: frame.kind,
         schema_version: frame.schema_version,
         schema: journal.schema(frame.schema_id)?,
-        place: Place {
+        place: Place::Journal(JournalPlace {
             file: Arc::clone(journal),
             at: item.payload_at,
             bytes: prelude.payload_bytes,
             crc: prelude.payload_crc,
-        },
+        }),
     })
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use millpond_types::Commit;
 
-use crate::format::{Bad, Body, FileHeader, decode_record};
-use crate::index::JournalFile;
+use crate::format::{Bad, Body, decode_record};
+use crate::index::{JournalFile, Mark};
 use crate::payload::decode_batch;
 use crate::scan::{Item, ScanError, ScannedGroup, Scanner};
+use crate::segment::SealedReader;
 use crate::writer::Shared;
 use crate::{CommittedFrame, CommittedGroup, LogError};
 
@@ -20,9 +21,14 @@ pub struct Replay {
     place: Option<Place>,
 }
 
-struct Place {
-    /// Its place among the files.
-    number: usize,
+/// Where the next group is read.
+enum Place {
+    Sealed(Box<SealedReader>),
+    Journal(Journal),
+}
+
+struct Journal {
+    /// Also keeps the file from being removed.
     file: Arc<JournalFile>,
     scanner: Scanner,
     /// The next group of the scanner.
@@ -36,46 +42,66 @@ impl Replay {
     }
 
     fn read(&mut self) -> Result<CommittedGroup, LogError> {
-        let mut place = match self.place.take() {
-            Some(place) => place,
-            None => self.start()?,
-        };
         loop {
-            let found = place.scanner.next_group(place.next).map_err(|e| place.error(e))?;
-            let Some(group) = found else {
-                let written = place.file.written();
-                if written > place.scanner.end() {
-                    place.scanner.extend(written);
-                } else {
-                    place = self.open(place.number + 1, FileHeader::BYTES as u64, place.next)?;
+            let group = match self.place.take() {
+                None => {
+                    self.place = Some(self.open()?);
+                    continue;
                 }
-                continue;
+                Some(Place::Sealed(mut reader)) => {
+                    let group = reader.read(&self.shared.tier.store, self.next)?;
+                    self.place = group.is_some().then_some(Place::Sealed(reader));
+                    group
+                }
+                Some(Place::Journal(mut journal)) => {
+                    let group = journal.read(self.next)?;
+                    self.place = group.is_some().then_some(Place::Journal(journal));
+                    group
+                }
             };
-            place.next = place.next.next();
-            if group.commit >= self.next {
-                let group = decode(&mut place.scanner, &place.file, &group).map_err(|e| place.error(e))?;
-                self.place = Some(place);
+            if let Some(group) = group {
                 return Ok(group);
             }
         }
     }
 
-    fn start(&self) -> Result<Place, LogError> {
-        let mark =
-            self.shared.index.read().mark(self.next).expect("a commit that exists has a mark before it");
-        self.open(mark.file, mark.at, mark.commit)
-    }
-
-    fn open(&self, number: usize, at: u64, next: Commit) -> Result<Place, LogError> {
-        let file = self.shared.index.read().files.get(number).cloned();
-        let file = file.expect("a commit that exists lies in some file");
+    /// Finds the next commit: meanwhile, its journal file may have become segments.
+    fn open(&self) -> Result<Place, LogError> {
+        let (sealed, mark) = {
+            let index = self.shared.index.read();
+            (Arc::clone(index.sealed()), index.mark(self.next))
+        };
+        if let Some(cut) = sealed.cut(self.next) {
+            let reader = SealedReader::open(&self.shared.tier.store, &sealed, cut, self.next)?;
+            return Ok(Place::Sealed(Box::new(reader)));
+        }
+        let Mark { commit, file, at } = mark.expect("a commit that exists has a mark before it");
         let handle = file.open(&*self.shared.env.disk)?;
         let scanner = Scanner::new(handle, at, file.written(), None);
-        Ok(Place { number, file, scanner, next })
+        Ok(Place::Journal(Journal { file, scanner, next: commit }))
     }
 }
 
-impl Place {
+impl Journal {
+    /// The next group from `from` on; `None` at the end of the file.
+    fn read(&mut self, from: Commit) -> Result<Option<CommittedGroup>, LogError> {
+        loop {
+            let Some(group) = self.scanner.next_group(self.next).map_err(|e| self.error(e))? else {
+                let written = self.file.written();
+                if written > self.scanner.end() {
+                    self.scanner.extend(written);
+                    continue;
+                }
+                return Ok(None);
+            };
+            self.next = self.next.next();
+            if group.commit >= from {
+                let group = decode(&mut self.scanner, &self.file, &group).map_err(|e| self.error(e))?;
+                return Ok(Some(group));
+            }
+        }
+    }
+
     fn error(&self, error: ScanError) -> LogError {
         match error {
             ScanError::Bad { offset, what } => self.file.corrupt(offset, what),

@@ -18,6 +18,7 @@ use tracing::error;
 use crate::group::{Built, Chain};
 use crate::index::{Index, JournalFile, Sink};
 use crate::queue::{Pending, Queue, Taken};
+use crate::segment::worker::Tier;
 use crate::ticket::Resolver;
 use crate::topic::Topics;
 use crate::{CommittedGroup, LogError, Write};
@@ -34,12 +35,13 @@ pub(crate) struct Shared {
     pub topics: Mutex<Topics>,
     pub index: RwLock<Index>,
     pub durable: watch::Sender<Commit>,
+    pub tier: Tier,
     sink: Mutex<Option<Sink>>,
     buffers: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Shared {
-    pub fn new(env: Env, queue: Queue, topics: Topics, index: Index, sink: Option<Sink>) -> Self {
+    pub fn new(env: Env, queue: Queue, topics: Topics, index: Index, sink: Option<Sink>, tier: Tier) -> Self {
         let durable = watch::Sender::new(index.last());
         Self {
             env,
@@ -47,6 +49,7 @@ impl Shared {
             topics: Mutex::new(topics),
             index: RwLock::new(index),
             durable,
+            tier,
             sink: Mutex::new(sink),
             buffers: Mutex::default(),
         }
@@ -83,7 +86,7 @@ impl Shared {
         if let Some(header) = &built.new_file {
             let file = self.create(&built.file, header)?;
             *sink = Some(Sink { journal: Arc::clone(&built.file), file });
-            self.index.write().files.push(Arc::clone(&built.file));
+            self.index.write().files.push_back(Arc::clone(&built.file));
         }
         let Sink { journal, file } = sink.as_ref().expect("the first group of a log has a new file");
         debug_assert!(Arc::ptr_eq(journal, &built.file), "groups come in the order in which they were made");
