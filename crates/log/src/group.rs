@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array as _, RecordBatch};
 use arrow::compute::concat_batches;
@@ -42,6 +43,8 @@ pub(crate) struct Chain {
     /// The newest item is a seal.
     pub sealed: bool,
     pub file: Option<OpenFile>,
+    /// Set from outside: the next group begins a file.
+    pub roll: Arc<AtomicBool>,
 }
 
 /// The file that is being written.
@@ -256,7 +259,8 @@ impl Chain {
 
     /// Begins a new file if there is none, or the newest is large enough.
     fn roll(&mut self, commit: Commit, now_micros: i64) -> Option<[u8; FileHeader::BYTES]> {
-        if self.file.as_ref().is_some_and(|open| open.len < self.sizes.file_bytes_max) {
+        let asked = self.roll.swap(false, Ordering::SeqCst);
+        if self.file.as_ref().is_some_and(|open| open.len < self.sizes.file_bytes_max && !asked) {
             return None;
         }
         let header =

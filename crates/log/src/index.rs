@@ -1,6 +1,6 @@
 //! Where everything lies: journal files with each of their frames, in memory, and segments.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::payload::decode_batch;
 use crate::segment::{Sealed, SegmentPlace};
-use crate::{LogError, WriteKind};
+use crate::{LogError, PartitionStatus, WriteKind};
 
 /// At most one mark per so many bytes: how far a replay may have to skip.
 const MARK_BYTES: u64 = 64 << 10;
@@ -27,6 +27,8 @@ pub(crate) struct JournalFile {
     pub path: PathBuf,
     /// How much of it is written, in whole groups.
     written: AtomicU64,
+    /// How much of that is durable.
+    synced: AtomicU64,
     schemas: RwLock<HashMap<u32, SchemaRef>>,
     /// Open as long as somebody reads it.
     handle: Mutex<Option<Weak<dyn DiskFile>>>,
@@ -38,6 +40,7 @@ impl JournalFile {
             first,
             path: dir.join(format!("{:020}.log", first.0)),
             written: AtomicU64::new(written),
+            synced: AtomicU64::new(0),
             schemas: RwLock::default(),
             handle: Mutex::default(),
         }
@@ -56,6 +59,15 @@ impl JournalFile {
 
     pub fn set_written(&self, written: u64) {
         self.written.store(written, Ordering::Release);
+    }
+
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Everything up to here is durable.
+    pub fn set_synced(&self, synced: u64) {
+        self.synced.store(synced, Ordering::Release);
     }
 
     pub fn schema(&self, id: u32) -> Option<SchemaRef> {
@@ -229,6 +241,13 @@ impl Index {
         Some((Arc::clone(self.files.front()?), Arc::clone(self.files.get(1)?)))
     }
 
+    /// The first commit of the newest file, and whether it holds more than the empty commit that began it.
+    pub fn newest(&self) -> Option<(Commit, bool)> {
+        let first = self.files.back()?.first;
+        let frames = || self.frames.values().filter_map(|frames| frames.last());
+        Some((first, self.last > first || frames().any(|frame| frame.commit >= first)))
+    }
+
     /// From now on, segments stand for what they hold of the journal files.
     pub fn seal(&mut self, sealed: Arc<Sealed>) {
         let through = sealed.through;
@@ -254,6 +273,50 @@ impl Index {
         let first = frames.partition_point(|frame| frame.commit <= from);
         let end = frames.partition_point(|frame| frame.commit <= to);
         frames.get(first..end).map_or_else(Vec::new, <[_]>::to_vec)
+    }
+
+    /// What there is of each partition; `next_offset` is left to the caller.
+    pub fn partitions(&self) -> BTreeMap<(RelationId, PartitionId), PartitionStatus> {
+        let empty = |topic, partition| PartitionStatus {
+            topic,
+            partition,
+            earliest_offset: Offset(u64::MAX),
+            next_offset: Offset(0),
+            trimmed_through: None,
+            journal_bytes: 0,
+            segments: 0,
+            segment_bytes: 0,
+            local_bytes: 0,
+            uploaded_bytes: 0,
+            held_by: None,
+        };
+        let mut all = BTreeMap::new();
+        for segment in self.sealed.topics.values().flatten() {
+            let entry = &segment.entry;
+            let key = (entry.topic, entry.partition);
+            let status = all.entry(key).or_insert_with(|| empty(key.0, key.1));
+            status.earliest_offset = status.earliest_offset.min(entry.base_offset);
+            status.segments += 1;
+            status.segment_bytes += entry.bytes;
+            status.local_bytes += if entry.local { entry.bytes } else { 0 };
+            status.uploaded_bytes += if entry.uploaded { entry.bytes } else { 0 };
+        }
+        let newest = self.files.back().map_or(Commit(0), |file| file.first);
+        for frame in self.frames.values().flatten() {
+            let key = (frame.topic, frame.partition);
+            let status = all.entry(key).or_insert_with(|| empty(key.0, key.1));
+            status.earliest_offset = status.earliest_offset.min(frame.base_offset);
+            status.journal_bytes += frame.bytes();
+            if frame.commit < newest {
+                status.held_by = Some("the next checkpoint");
+            }
+        }
+        for trimmed in &self.sealed.trimmed {
+            let key = (trimmed.topic, trimmed.partition);
+            let status = all.entry(key).or_insert_with(|| empty(key.0, key.1));
+            status.trimmed_through = Some(trimmed.through);
+        }
+        all
     }
 
     #[cfg(test)]

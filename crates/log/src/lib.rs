@@ -42,9 +42,10 @@ mod writer;
 
 pub use error::LogError;
 pub use index::FrameRef;
-pub use log::{Log, LogOptions};
+pub use log::{ColdTier, Log, LogOptions, PartitionStatus, TierStatus};
 pub use recovery::{Recovered, TornTail};
 pub use replay::Replay;
+pub use segment::TopicPolicy;
 pub use ticket::Ticket;
 pub use topic::TopicSpec;
 pub use transaction::{CommittedFrame, CommittedGroup, Producer, Record, Transaction, Write, WriteKind};

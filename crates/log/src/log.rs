@@ -1,13 +1,15 @@
 //! The handle of the log.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use millpond_env::{DiskLock, Env};
+use millpond_env::{DiskLock, Env, ObjectStore};
 use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 use tokio::sync::watch;
 
@@ -16,8 +18,8 @@ use crate::index::{Place, Sink};
 use crate::payload::check_schema;
 use crate::queue::{Limits, Pending, Queue, TRANSACTION_BYTES};
 use crate::recovery::{Recovered, Recovery, Restored};
-use crate::segment::worker::{self, Tier};
-use crate::segment::{self, SegmentPlace, Store};
+use crate::segment::worker::{self, Tier, TierOptions};
+use crate::segment::{self, Remote, SegmentPlace, Store, TopicPolicy};
 use crate::ticket::{Ticket, ticket};
 use crate::topic::TopicSpec;
 use crate::writer::{Shared, Threads};
@@ -44,6 +46,11 @@ pub struct LogOptions {
     /// Payloads up to this commit, which a checkpoint covers, are not checked when the log is opened, only when they are
     /// read. Headers and control records always are.
     pub verify_from: Commit,
+    /// Where segments go in the end; with nothing, they stay on this disk.
+    pub cold: Option<ColdTier>,
+    /// With a cold tier, or a topic that does not keep its rows for ever: a journal file is ended when it has been written to
+    /// for so long, full or not, so that its rows can become segments.
+    pub seal_interval: Option<Duration>,
     /// Whether a thread of the log cuts journal files into segments; else [`Log::maintain`] does it.
     pub background: bool,
 }
@@ -58,9 +65,63 @@ impl Default for LogOptions {
             queue_bytes_max: 64 << 20,
             overlap_bytes: 256 << 10,
             verify_from: Commit(0),
+            cold: None,
+            seal_interval: Some(Duration::from_secs(600)),
             background: true,
         }
     }
+}
+
+impl LogOptions {
+    fn tier(&self) -> TierOptions {
+        let local_retention = self.cold.as_ref().and_then(|cold| cold.local_retention);
+        TierOptions { seal_interval: self.seal_interval, local_retention }
+    }
+}
+
+/// An object store for segments. It holds one log: two would take each other's names.
+#[derive(Clone, Debug)]
+pub struct ColdTier {
+    pub objects: Arc<dyn ObjectStore>,
+    pub prefix: object_store::path::Path,
+    /// Local copies of uploaded segments leave after this time; never, if there is none.
+    pub local_retention: Option<Duration>,
+}
+
+/// What the log holds of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    pub topic: RelationId,
+    pub partition: PartitionId,
+    /// The first row that is still there; equal to `next_offset` if none is.
+    pub earliest_offset: Offset,
+    pub next_offset: Offset,
+    /// Everything up to here has left by retention.
+    pub trimmed_through: Option<Commit>,
+    /// In journal files.
+    pub journal_bytes: u64,
+    pub segments: u64,
+    /// Of all segments, of those with a copy on this disk, of those in the object store.
+    pub segment_bytes: u64,
+    pub local_bytes: u64,
+    pub uploaded_bytes: u64,
+    /// What keeps rows that might otherwise leave.
+    pub held_by: Option<&'static str>,
+}
+
+/// How far the background has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TierStatus {
+    /// Everything up to here is in segments.
+    pub sealed_through: Commit,
+    /// Everything up to here is in segments of the object store.
+    pub published_through: Commit,
+    /// If this disk is lost, everything up to here comes back.
+    pub safe_through: Commit,
+    pub segments: u64,
+    pub journal_files: u64,
+    /// Why the last pass failed; it is tried again.
+    pub failure: Option<String>,
 }
 
 /// The journal, open for appending. Clones share it; the last one that is dropped writes what is queued, and closes it.
@@ -96,10 +157,14 @@ impl Log {
             std::io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
             _ => LogError::io("lock", dir, error),
         })?;
-        let store = Store::new(env.clone(), dir, None);
-        let found = worker::find(&store)?;
+        let remote = options.cold.as_ref().map(|cold| {
+            Remote::new(Arc::clone(&cold.objects), cold.prefix.clone())
+                .map_err(|e| LogError::io("start the threads of", dir, e))
+        });
+        let store = Store::new(env.clone(), dir, remote.transpose()?);
+        let found = worker::find(&store, dir)?;
         let manifest = found.as_ref().map(|(_, manifest)| manifest.clone()).unwrap_or_default();
-        let (tier, sealed) = Tier::new(store, found);
+        let (tier, sealed) = Tier::new(store, options.tier(), found);
         let recovery =
             Recovery { disk: &*env.disk, dir, verify_from: options.verify_from, manifest: &manifest };
         let restored = recovery.run(sealed)?;
@@ -119,6 +184,7 @@ impl Log {
             ingest_time: restored.ingest_time.unwrap_or(EventTime::MIN),
             previous: restored.previous,
             sealed: restored.sealed,
+            roll: Arc::clone(&tier.roll),
             file: restored.newest.as_ref().map(|Sink { journal, .. }| {
                 OpenFile::new(Arc::clone(journal), journal.written(), restored.next_schema)
             }),
@@ -218,6 +284,55 @@ impl Log {
     /// Tells that a checkpoint holds everything up to `cut`: journal files before may become segments.
     pub fn checkpointed(&self, cut: Commit) {
         self.0.shared.tier.set_checkpoint(cut);
+    }
+
+    /// Sets how long rows are kept, of all topics that exist. Topics with rows up to `as_of` that are not in the map have been
+    /// dropped: their rows leave.
+    pub fn set_policies(&self, topics: BTreeMap<RelationId, TopicPolicy>, as_of: Commit) {
+        self.0.shared.tier.set_policies(topics, as_of);
+    }
+
+    /// Uploads what is durable of the journal and in no segment yet; nothing without a cold tier. Blocks.
+    ///
+    /// # Errors
+    /// What the object store says.
+    pub fn upload_journal(&self) -> Result<(), LogError> {
+        self.0.shared.tier.upload_journal(&self.0.shared)
+    }
+
+    /// Whether retention has taken rows of a topic.
+    pub fn is_trimmed(&self, topic: RelationId) -> bool {
+        self.0.shared.index.read().sealed().trimmed.iter().any(|trimmed| trimmed.topic == topic)
+    }
+
+    /// What the log holds of each partition that has rows, or had.
+    pub fn partitions(&self) -> Vec<PartitionStatus> {
+        let shared = &self.0.shared;
+        let status = shared.tier.status.lock().clone();
+        let mut partitions = shared.index.read().partitions();
+        for ((topic, partition), found) in &mut partitions {
+            found.next_offset = self.next_offset(*topic, *partition);
+            found.earliest_offset = found.earliest_offset.min(found.next_offset);
+            if status.held_by_readers.contains(&(*topic, *partition)) {
+                found.held_by = Some("a reader");
+            }
+        }
+        partitions.into_values().collect()
+    }
+
+    pub fn tier_status(&self) -> TierStatus {
+        let shared = &self.0.shared;
+        let status = shared.tier.status.lock().clone();
+        let index = shared.index.read();
+        let sealed = index.sealed();
+        TierStatus {
+            sealed_through: sealed.through,
+            published_through: status.published,
+            safe_through: status.published.max(status.journal_uploaded),
+            segments: sealed.topics.values().map(|all| all.len() as u64).sum(),
+            journal_files: index.files.len() as u64,
+            failure: status.failure,
+        }
     }
 
     /// Does at once what the background thread would: cuts journal files that are full and covered by a checkpoint, and

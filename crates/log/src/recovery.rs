@@ -185,6 +185,7 @@ impl Recovery<'_> {
             }
             None => {
                 journal.set_written(len);
+                journal.set_synced(len);
                 Ok(())
             }
         }
@@ -334,6 +335,7 @@ impl Recovery<'_> {
         }
         file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))?;
         journal.set_written(end);
+        journal.set_synced(end);
         restored.newest = Some(Sink { journal: Arc::clone(journal), file });
         Ok(())
     }

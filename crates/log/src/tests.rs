@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod hostile;
 mod segments;
+mod tiering;
 mod watermark;
 
 use std::path::{Path, PathBuf};

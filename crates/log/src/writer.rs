@@ -95,7 +95,9 @@ impl Shared {
         journal.set_written(built.at + built.bytes.len() as u64);
         self.index.write().add(commit, built.at, built.frames.clone());
         tickets.iter().for_each(|ticket| ticket.written(commit));
-        file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))
+        file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))?;
+        journal.set_synced(built.at + built.bytes.len() as u64);
+        Ok(())
     }
 
     /// Creates a file. Its header and its name are durable before any group is written to it.

@@ -145,10 +145,9 @@ impl SegmentEntry {
         format!("topics/{}/p={}/{}", self.topic, self.partition, self.file())
     }
 
-    /// What two values with other flags share.
-    pub fn is_same(&self, other: &Self) -> bool {
+    /// What names it; values with other flags share it.
+    pub fn key(&self) -> (RelationId, PartitionId, Commit, Commit, u32) {
         (self.topic, self.partition, self.first, self.last, self.number)
-            == (other.topic, other.partition, other.first, other.last, other.number)
     }
 }
 
@@ -164,7 +163,7 @@ impl CutEntry {
 
 impl Manifest {
     pub fn sort(&mut self) {
-        self.segments.sort_by_key(|s| (s.topic, s.partition, s.first, s.last, s.number));
+        self.segments.sort_by_key(SegmentEntry::key);
     }
 
     pub fn encode(&self, number: u64) -> Vec<u8> {

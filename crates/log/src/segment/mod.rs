@@ -21,6 +21,7 @@
 
 mod cut;
 mod manifest;
+mod policy;
 mod reader;
 mod remote;
 mod rows;
@@ -28,6 +29,7 @@ mod spine;
 mod store;
 mod stored;
 mod tail;
+mod upload;
 pub(crate) mod worker;
 mod write;
 
@@ -40,7 +42,8 @@ use millpond_env::DiskFile;
 use millpond_types::{Commit, RelationId};
 use parking_lot::Mutex;
 
-pub(crate) use manifest::{CutEntry, Manifest, SegmentEntry};
+pub(crate) use manifest::{CutEntry, Manifest, SegmentEntry, Trimmed};
+pub use policy::TopicPolicy;
 pub(crate) use reader::SealedReader;
 pub(crate) use remote::Remote;
 pub(crate) use store::Store;
@@ -66,6 +69,7 @@ pub(crate) struct Sealed {
     pub cuts: Vec<Arc<CutEntry>>,
     /// In the order of partitions and commits.
     pub topics: BTreeMap<RelationId, Vec<Arc<Segment>>>,
+    pub trimmed: Vec<Trimmed>,
 }
 
 /// Rows of a frame in a segment.
@@ -103,7 +107,7 @@ impl Sealed {
             topics.entry(entry.topic).or_default().push(segment);
         }
         let cuts = manifest.cuts.iter().map(|cut| Arc::new(cut.clone())).collect();
-        Self { through: manifest.through, cuts, topics }
+        Self { through: manifest.through, cuts, topics, trimmed: manifest.trimmed.clone() }
     }
 
     /// Segments of a topic that may have frames after `from`, up to and including `to`.

@@ -8,16 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::path::Path as ObjectPath;
-use object_store::{
-    Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, WriteMultipart,
-};
+use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::LogError;
-
-/// Larger objects travel in parts. S3 wants at least 5 MiB.
-const PART_BYTES: usize = 16 << 20;
-const PARTS_IN_FLIGHT: usize = 2;
 
 /// An object store below a prefix. Its calls block the thread that makes them; their I/O is done by a thread of its own, so
 /// they may be made from anywhere.
@@ -30,7 +24,7 @@ pub(crate) struct Remote {
 
 /// What became of a creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Created {
+pub(crate) enum Created {
     Yes,
     /// Something was there before.
     Taken,
@@ -109,26 +103,6 @@ impl Remote {
                 Err(error) => Err(error),
             }
         })
-    }
-
-    /// Puts a large object in parts. The caller has made sure that its name is new.
-    pub fn put_parts(
-        &self,
-        name: &str,
-        parts: impl Iterator<Item = Result<Bytes, LogError>>,
-    ) -> Result<(), LogError> {
-        let (objects, path) = (Arc::clone(&self.objects), self.path(name));
-        let upload = self.call("upload", name, async move { objects.put_multipart(&path).await })?;
-        let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-        for part in parts {
-            let part = part?;
-            writer = self.call("upload", name, async move {
-                writer.wait_for_capacity(PARTS_IN_FLIGHT).await?;
-                writer.put(part);
-                Ok(writer)
-            })?;
-        }
-        self.call("upload", name, async move { writer.finish().await.map(drop) })
     }
 
     /// Deletes an object, if it is there.

@@ -14,8 +14,14 @@ use super::*;
 use crate::Producer;
 
 /// Small files, and no thread that would do things when it likes.
-fn options() -> LogOptions {
-    LogOptions { file_bytes_max: 3000, frame_rows_max: 40, background: false, ..LogOptions::default() }
+pub(super) fn options() -> LogOptions {
+    LogOptions {
+        file_bytes_max: 3000,
+        frame_rows_max: 40,
+        background: false,
+        seal_interval: None,
+        ..LogOptions::default()
+    }
 }
 
 fn open_here(sim: &Sim) -> Opened {
@@ -59,7 +65,7 @@ fn wide(from: i64, rows: usize) -> RecordBatch {
 }
 
 /// Something of everything.
-fn step(id: i64) -> Transaction {
+pub(super) fn step(id: i64) -> Transaction {
     let plain = write_to(TOPIC, rows(id, 1));
     let mut writes = vec![plain.clone()];
     if id % 2 == 0 {
@@ -92,14 +98,14 @@ fn step(id: i64) -> Transaction {
 
 /// What readers can see of a log.
 #[derive(Clone, Debug, PartialEq)]
-struct Seen {
-    groups: Vec<String>,
-    batches: Vec<RecordBatch>,
-    frames: Vec<(RelationId, Commit, PartitionId, u64, u32, Option<EventTime>, EventTime, RecordBatch)>,
+pub(super) struct Seen {
+    pub groups: Vec<String>,
+    pub batches: Vec<RecordBatch>,
+    pub frames: Vec<(RelationId, Commit, PartitionId, u64, u32, Option<EventTime>, EventTime, RecordBatch)>,
     tops: Vec<(Option<EventTime>, Option<Bytes>, Vec<u64>)>,
 }
 
-fn look(opened: &Opened) -> Seen {
+pub(super) fn look(opened: &Opened) -> Seen {
     let mut seen = Seen { groups: Vec::new(), batches: Vec::new(), frames: Vec::new(), tops: Vec::new() };
     for mut group in opened.replay() {
         for frame in &mut group.frames {
@@ -129,16 +135,16 @@ fn look(opened: &Opened) -> Seen {
     seen
 }
 
-fn names(sim: &Sim, dir: &str) -> Vec<String> {
+pub(super) fn names(sim: &Sim, dir: &str) -> Vec<String> {
     let names = sim.disk.list(Path::new(dir)).unwrap_or_default();
     names.into_iter().map(|name| name.to_str().unwrap().to_owned()).collect()
 }
 
-fn journals(sim: &Sim) -> usize {
+pub(super) fn journals(sim: &Sim) -> usize {
     names(sim, "/data/journal").iter().filter(|name| name.ends_with(".log")).count()
 }
 
-fn fill(opened: &Opened, steps: std::ops::Range<i64>) {
+pub(super) fn fill(opened: &Opened, steps: std::ops::Range<i64>) {
     for id in steps {
         opened.log.submit(step(id)).wait_blocking().unwrap();
     }
@@ -223,7 +229,7 @@ fn a_journal_file_stays_while_somebody_reads_it() {
 }
 
 /// Less of everything: crashes are tried at every call.
-fn small_step(id: i64) -> Transaction {
+pub(super) fn small_step(id: i64) -> Transaction {
     let mut writes = vec![write_to(TOPIC, rows(id, 1 + id as usize % 3))];
     if id % 2 == 0 {
         writes.push(Write { kind: WriteKind::Upsert, ..write_to(OTHER, rows(id, 1)) });
@@ -232,7 +238,7 @@ fn small_step(id: i64) -> Transaction {
     Transaction { writes, records }
 }
 
-fn small_options() -> LogOptions {
+pub(super) fn small_options() -> LogOptions {
     LogOptions { file_bytes_max: 2500, ..options() }
 }
 
@@ -273,10 +279,10 @@ fn check(sim: &Sim, acknowledged: i64, context: &str) -> i64 {
     count + 1
 }
 
-type Rows = Vec<(u64, Vec<(u32, u32, u64, RecordBatch)>, Vec<Record>)>;
+pub(super) type Rows = Vec<(u64, Vec<(u32, u32, u64, RecordBatch)>, Vec<Record>)>;
 
 /// By replay, without the times at which it happened.
-fn rows_of(opened: &Opened) -> Rows {
+pub(super) fn rows_of(opened: &Opened) -> Rows {
     let groups = opened.replay().into_iter().map(|group| {
         let frames = group.frames.into_iter();
         let frames = frames.map(|f| (f.topic.0, f.partition.0, f.base_offset.0, f.batch)).collect();
@@ -285,7 +291,7 @@ fn rows_of(opened: &Opened) -> Rows {
     groups.collect()
 }
 
-fn expected(steps: i64) -> Rows {
+pub(super) fn expected(steps: i64) -> Rows {
     let sim = Sim::new(99);
     let opened = try_open(&sim, small_options()).unwrap();
     for id in 0..steps {
@@ -294,7 +300,7 @@ fn expected(steps: i64) -> Rows {
     rows_of(&opened)
 }
 
-fn all_survivors() -> [Survivors; 5] {
+pub(super) fn all_survivors() -> [Survivors; 5] {
     let torn = |changes| Survivors::Prefix { changes, torn_bytes: 100 };
     [Survivors::None, Survivors::All, Survivors::Random, torn(0), torn(1)]
 }
