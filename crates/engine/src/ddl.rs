@@ -179,7 +179,7 @@ async fn create_source(session: &mut Session, create: &CreateSource, text: &str)
     }
     let mut options = create.options.clone();
     let shown = options.to_map();
-    refuse_topic_options(&mut options)?;
+    refuse_topic_options(&mut options, true)?;
     let mut columns = columns(&create.columns)?;
     let connector = match options.take("connector") {
         Some(name) => Some(connector(name.value.as_text(), options, create.format.as_ref())),
@@ -276,7 +276,7 @@ async fn create_table(session: &mut Session, create: &CreateTable, text: &str) -
     let mut options = create.options.clone();
     let shown = options.to_map();
     if !create.append_only || !options.is_empty() {
-        refuse_topic_options(&mut options)?;
+        refuse_topic_options(&mut options, create.append_only)?;
     }
     options.finish()?;
     let mut columns = columns(&create.columns)?;
@@ -428,6 +428,13 @@ async fn create_materialized_view(
     }
     relation.options = shown;
     let (id, name) = (relation.id, relation.name.clone());
+    if let Some(source) = crate::retention::trimmed(&session.inner.log, catalog, &relation.dependencies) {
+        let message = format!(
+            "{} has not kept its oldest rows: the view begins with those that are there",
+            source.described()
+        );
+        session.notice(Severity::Notice, SqlState::new("00000"), message);
+    }
     create_relation(session, catalog, relation).await?;
     if !background {
         wait_built(session, id, &name).await?;
@@ -603,6 +610,26 @@ async fn alter_object(session: &mut Session, alter: &Alter) -> Result<String, Sq
             Change::RenameColumn { id: relation.id, column, name: to.name.clone() }
         }
         AlterAction::OwnerTo(owner) => Change::SetOwner { id: relation.id, owner: owner.clone() },
+        AlterAction::SetOptions(options) if relation.is_topic() => {
+            let mut options = options.clone();
+            let shown = options.to_map().into_iter().map(|(name, value)| (name, Some(value)));
+            crate::retention::take(&mut options, relation.is_append_only())?;
+            options.finish()?;
+            Change::SetOptions { id: relation.id, options: shown.collect() }
+        }
+        AlterAction::ResetOptions(names) if relation.is_topic() => {
+            let known = [crate::retention::RETENTION, crate::retention::RETENTION_BYTES];
+            if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+                return Err(SqlError::new(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("unrecognized option \"{name}\""),
+                )
+                .hint("RESET takes back \"retention\" and \"retention_bytes\".")
+                .at(alter.position));
+            }
+            let options = names.iter().map(|name| (name.clone(), None));
+            Change::SetOptions { id: relation.id, options: options.collect() }
+        }
         AlterAction::AdvanceWatermark(expression) => {
             advance_watermark(session, &relation, expression).await?;
             return Ok(tag);
@@ -612,7 +639,7 @@ async fn alter_object(session: &mut Session, alter: &Alter) -> Result<String, Sq
                 "this form of ALTER {} is not supported yet",
                 alter.kind.command()
             ))
-            .hint("RENAME TO, RENAME COLUMN, OWNER TO and, for a source, ADVANCE WATERMARK TO work.")
+            .hint("RENAME TO, RENAME COLUMN, OWNER TO and, for a source, SET (retention = …) and ADVANCE WATERMARK TO work.")
             .at(alter.position));
         }
     };

@@ -12,14 +12,15 @@ use crate::session::Session;
 use crate::target::{OP, ROW_ID};
 
 /// Options of the log that it does not follow yet.
-pub(crate) fn refuse_topic_options(options: &mut Options) -> Result<(), SqlError> {
+pub(crate) fn refuse_topic_options(options: &mut Options, append_only: bool) -> Result<(), SqlError> {
+    crate::retention::take(options, append_only)?;
     if let Some(partitions) = options.take_integer("partitions", 1..=65_536)?
         && partitions != 1
     {
         return Err(SqlError::unsupported("more than one partition is not supported yet")
             .hint("Leave the option out: one partition takes millions of rows per second."));
     }
-    for name in ["retention", "retention_bytes", "idle_timeout", "max_ahead"] {
+    for name in ["idle_timeout", "max_ahead"] {
         if let Some(option) = options.take(name) {
             return Err(SqlError::unsupported(format!("the option \"{name}\" is not supported yet"))
                 .hint("Leave it out: everything is kept.")

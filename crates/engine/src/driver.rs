@@ -128,6 +128,8 @@ pub(crate) struct Driver {
     contents: HashMap<RelationId, Contents>,
     /// Recovery: nobody reads yet.
     quiet: bool,
+    /// Of which the log has the policies.
+    told: Option<Arc<Catalog>>,
 }
 
 impl Driver {
@@ -167,6 +169,7 @@ impl Driver {
             touched: HashSet::new(),
             contents: HashMap::new(),
             quiet: true,
+            told: None,
         }
     }
 
@@ -704,6 +707,11 @@ impl Driver {
     pub fn publish(&mut self) {
         if self.quiet {
             return;
+        }
+        if !self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &self.catalog)) {
+            // The cut is durable: what this catalog does not have any more will not come back.
+            self.log.set_policies(crate::retention::policies(&self.catalog), self.cut);
+            self.told = Some(Arc::clone(&self.catalog));
         }
         self.feed_sinks();
         for id in std::mem::take(&mut self.touched) {

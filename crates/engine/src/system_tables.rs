@@ -128,6 +128,48 @@ impl SessionTables {
                 );
                 table.bigint("error_rows", sources.iter().map(|r| Some(snapshot.errors.count(r.id) as i64)));
             }
+            "partitions" => {
+                let log = &self.inner.log;
+                let all: Vec<_> = log
+                    .storage()
+                    .into_iter()
+                    .filter_map(|stored| Some((snapshot.catalog.relation(stored.topic)?, stored)))
+                    .collect();
+                let number = |n: u64| Some(i64::try_from(n).unwrap_or(i64::MAX));
+                table.text("schema", all.iter().map(|(r, _)| Some(r.schema.clone())));
+                table.text("name", all.iter().map(|(r, _)| Some(r.name.clone())));
+                table.int("partition", all.iter().map(|(_, s)| s.partition.0 as i32));
+                table.bigint("earliest_offset", all.iter().map(|(_, s)| number(s.earliest_offset.0)));
+                table.bigint("next_offset", all.iter().map(|(_, s)| number(s.next_offset.0)));
+                table.bigint("journal_bytes", all.iter().map(|(_, s)| number(s.journal_bytes)));
+                table.bigint("segments", all.iter().map(|(_, s)| number(s.segments)));
+                table.bigint("segment_bytes", all.iter().map(|(_, s)| number(s.segment_bytes)));
+                table.bigint("local_bytes", all.iter().map(|(_, s)| number(s.local_bytes)));
+                table.bigint("uploaded_bytes", all.iter().map(|(_, s)| number(s.uploaded_bytes)));
+                let trimmed = |s: &millpond_log::PartitionStorage| s.trimmed_through.map(|c| c.0 as i64);
+                table.bigint("trimmed_through", all.iter().map(|(_, s)| trimmed(s)));
+                table.text("held_by", all.iter().map(|(_, s)| s.held_by.map(str::to_owned)));
+            }
+            "log" => {
+                let status = self.inner.log.tier_status();
+                let number = |n: u64| [Some(n as i64)].into_iter();
+                table.bigint("commit", number(self.inner.log.last_commit().0));
+                table.bigint("durable_through", number(self.inner.log.durable().borrow().0));
+                table.bigint("sealed_through", number(status.sealed_through.0));
+                table.bigint("published_through", number(status.published_through.0));
+                table.bigint("safe_through", number(status.safe_through.0));
+                table.bigint("segments", number(status.segments));
+                table.bigint("journal_files", number(status.journal_files));
+                table.double(
+                    "seal_interval_seconds",
+                    [self.inner.config.seal_interval.as_secs_f64()].into_iter(),
+                );
+                table.double(
+                    "checkpoint_interval_seconds",
+                    [self.inner.config.checkpoint_interval.as_secs_f64()].into_iter(),
+                );
+                table.text("failure", [status.failure].into_iter());
+            }
             "errors" => {
                 let rows: Vec<_> = snapshot.errors.rows().flat_map(repeated).collect();
                 table.text("relation", rows.iter().map(|(id, _)| Some(label(*id))));

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::payload::decode_batch;
 use crate::segment::{Sealed, SegmentPlace};
-use crate::{LogError, PartitionStatus, WriteKind};
+use crate::{LogError, PartitionStorage, WriteKind};
 
 /// At most one mark per so many bytes: how far a replay may have to skip.
 const MARK_BYTES: u64 = 64 << 10;
@@ -231,9 +231,16 @@ impl Index {
         self.last = commit;
     }
 
-    /// The nearest place at or before a commit from where groups can be read; `None` for what lies in segments.
+    /// The nearest place at or before a commit from where groups can be read, in a journal file; the first of all for one
+    /// before it.
     pub fn mark(&self, commit: Commit) -> Option<Mark> {
-        self.marks.get(self.marks.partition_point(|mark| mark.commit <= commit).checked_sub(1)?).cloned()
+        let before = self.marks.partition_point(|mark| mark.commit <= commit);
+        self.marks.get(before.saturating_sub(1)).cloned()
+    }
+
+    /// The journal file behind one.
+    pub fn file_after(&self, first: Commit) -> Option<&Arc<JournalFile>> {
+        self.files.get(self.files.partition_point(|file| file.first <= first))
     }
 
     /// The oldest file, if another one follows it, and that.
@@ -252,7 +259,7 @@ impl Index {
     pub fn seal(&mut self, sealed: Arc<Sealed>) {
         let through = sealed.through;
         self.sealed = sealed;
-        while self.files.get(1).is_some_and(|next| next.first <= through.next()) {
+        while self.files.front().is_some_and(|file| file.first <= through) {
             self.files.pop_front();
         }
         while self.marks.front().is_some_and(|mark| mark.commit <= through) {
@@ -276,8 +283,8 @@ impl Index {
     }
 
     /// What there is of each partition; `next_offset` is left to the caller.
-    pub fn partitions(&self) -> BTreeMap<(RelationId, PartitionId), PartitionStatus> {
-        let empty = |topic, partition| PartitionStatus {
+    pub fn storage(&self) -> BTreeMap<(RelationId, PartitionId), PartitionStorage> {
+        let empty = |topic, partition| PartitionStorage {
             topic,
             partition,
             earliest_offset: Offset(u64::MAX),

@@ -42,7 +42,7 @@ mod writer;
 
 pub use error::LogError;
 pub use index::FrameRef;
-pub use log::{ColdTier, Log, LogOptions, PartitionStatus, TierStatus};
+pub use log::{ColdTier, Log, LogOptions, PartitionStorage, TierStatus};
 pub use recovery::{Recovered, TornTail};
 pub use replay::Replay;
 pub use segment::TopicPolicy;

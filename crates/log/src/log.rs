@@ -90,7 +90,7 @@ pub struct ColdTier {
 
 /// What the log holds of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionStatus {
+pub struct PartitionStorage {
     pub topic: RelationId,
     pub partition: PartitionId,
     /// The first row that is still there; equal to `next_offset` if none is.
@@ -306,10 +306,10 @@ impl Log {
     }
 
     /// What the log holds of each partition that has rows, or had.
-    pub fn partitions(&self) -> Vec<PartitionStatus> {
+    pub fn storage(&self) -> Vec<PartitionStorage> {
         let shared = &self.0.shared;
         let status = shared.tier.status.lock().clone();
-        let mut partitions = shared.index.read().partitions();
+        let mut partitions = shared.index.read().storage();
         for ((topic, partition), found) in &mut partitions {
             found.next_offset = self.next_offset(*topic, *partition);
             found.earliest_offset = found.earliest_offset.min(found.next_offset);

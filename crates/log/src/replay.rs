@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millpond_types::Commit;
 
-use crate::format::{Bad, Body, decode_record};
+use crate::format::{Bad, Body, FileHeader, decode_record};
 use crate::index::{JournalFile, Mark};
 use crate::payload::decode_batch;
 use crate::scan::{Item, ScanError, ScannedGroup, Scanner};
@@ -41,44 +41,66 @@ impl Replay {
         Self { shared, next: from.next(), to, place: None }
     }
 
-    fn read(&mut self) -> Result<CommittedGroup, LogError> {
+    /// The next group; `None` where there is none up to the end of the range.
+    fn read(&mut self) -> Result<Option<CommittedGroup>, LogError> {
+        let mut ended = None;
         loop {
-            let group = match self.place.take() {
-                None => {
-                    self.place = Some(self.open()?);
-                    continue;
-                }
-                Some(Place::Sealed(mut reader)) => {
+            let mut place = match self.place.take() {
+                Some(place) => place,
+                None => match self.open(ended)? {
+                    Some(place) => place,
+                    None => return Ok(None),
+                },
+            };
+            let group = match &mut place {
+                Place::Sealed(reader) => {
+                    // What ends a cut is in the next one, or in the journal.
+                    ended = None;
                     let group = reader.read(&self.shared.tier.store, self.next)?;
-                    self.place = group.is_some().then_some(Place::Sealed(reader));
+                    if group.is_none() {
+                        self.next = self.next.max(reader.last().next());
+                    }
                     group
                 }
-                Some(Place::Journal(mut journal)) => {
-                    let group = journal.read(self.next)?;
-                    self.place = group.is_some().then_some(Place::Journal(journal));
-                    group
+                Place::Journal(journal) => {
+                    ended = Some(journal.file.first);
+                    journal.read(self.next)?
                 }
             };
-            if let Some(group) = group {
-                return Ok(group);
+            match group {
+                Some(group) if group.commit > self.to => return Ok(None),
+                Some(group) => {
+                    self.place = Some(place);
+                    return Ok(Some(group));
+                }
+                None if self.next > self.to => return Ok(None),
+                None => {}
             }
         }
     }
 
-    /// Finds the next commit: meanwhile, its journal file may have become segments.
-    fn open(&self) -> Result<Place, LogError> {
+    /// Finds the next commit: meanwhile, its journal file may have become segments. Behind a journal file that has ended, the
+    /// next group is the first of the next file, whatever its number.
+    fn open(&self, ended: Option<Commit>) -> Result<Option<Place>, LogError> {
         let (sealed, mark) = {
             let index = self.shared.index.read();
-            (Arc::clone(index.sealed()), index.mark(self.next))
+            let mark = match ended {
+                None => index.mark(self.next),
+                Some(first) => index.file_after(first).map(|file| {
+                    let at = FileHeader::BYTES as u64;
+                    Mark { commit: file.first, file: Arc::clone(file), at }
+                }),
+            };
+            (Arc::clone(index.sealed()), mark)
         };
         if let Some(cut) = sealed.cut(self.next) {
             let reader = SealedReader::open(&self.shared.tier.store, &sealed, cut, self.next)?;
-            return Ok(Place::Sealed(Box::new(reader)));
+            return Ok(Some(Place::Sealed(Box::new(reader))));
         }
-        let Mark { commit, file, at } = mark.expect("a commit that exists has a mark before it");
+        let Some(Mark { commit, file, at }) = mark else { return Ok(None) };
         let handle = file.open(&*self.shared.env.disk)?;
         let scanner = Scanner::new(handle, at, file.written(), None);
-        Ok(Place::Journal(Journal { file, scanner, next: commit }))
+        Ok(Some(Place::Journal(Journal { file, scanner, next: commit })))
     }
 }
 
@@ -94,7 +116,7 @@ impl Journal {
                 }
                 return Ok(None);
             };
-            self.next = self.next.next();
+            self.next = group.commit.next();
             if group.commit >= from {
                 let group = decode(&mut self.scanner, &self.file, &group).map_err(|e| self.error(e))?;
                 return Ok(Some(group));
@@ -117,9 +139,12 @@ impl Iterator for Replay {
         if self.next > self.to {
             return None;
         }
-        let group = self.read();
-        self.next = if group.is_ok() { self.next.next() } else { Commit(u64::MAX) };
-        Some(group)
+        let found = self.read().transpose();
+        self.next = match &found {
+            Some(Ok(group)) => group.commit.next(),
+            _ => Commit(u64::MAX),
+        };
+        found
     }
 }
 

@@ -41,10 +41,11 @@ struct Contents {
     topics: Topics,
     ingest_time: Option<EventTime>,
     last_tick: Option<EventTime>,
+    last: Commit,
 }
 
-/// Makes segments and a spine of a journal file whose newest commit is `last`, and returns the manifest that has them. All
-/// files are durable, and read back; nothing names them yet.
+/// Makes segments and a spine of a journal file, and returns the manifest that has them. All files are durable, and read back;
+/// nothing names them yet.
 ///
 /// `next` is the file behind it. `stop` is asked between frames; `None` is its answer.
 pub(super) fn cut(
@@ -52,11 +53,10 @@ pub(super) fn cut(
     before: &Manifest,
     file: &Arc<JournalFile>,
     next: &JournalFile,
-    last: Commit,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Manifest>, LogError> {
     let chain = chain_before(store, next)?;
-    let contents = scan(store, before, file, last)?;
+    let contents = scan(store, before, file)?;
     let mut manifest = before.clone();
     store.create_dir()?;
     for plan in contents.plans {
@@ -68,8 +68,8 @@ pub(super) fn cut(
     }
     let spine = contents.spine.encode().map_err(|e| LogError::io("pack", &file.path, e))?;
     let cut = CutEntry {
-        first: before.through.next(),
-        last,
+        first: file.first,
+        last: contents.last,
         bytes: spine.len() as u64,
         crc32c: crc32c::crc32c(&spine),
         uploaded: false,
@@ -79,7 +79,7 @@ pub(super) fn cut(
     store.write_file(&path, &spine)?;
     store.sync_dir()?;
     manifest.cuts.push(cut);
-    manifest.through = last;
+    manifest.through = contents.last;
     manifest.chain = chain;
     manifest.ingest_time = contents.ingest_time;
     manifest.last_tick = contents.last_tick;
@@ -97,12 +97,7 @@ fn chain_before(store: &Store, next: &JournalFile) -> Result<u32, LogError> {
 }
 
 /// Reads the headers and records of a file.
-fn scan(
-    store: &Store,
-    before: &Manifest,
-    file: &Arc<JournalFile>,
-    last: Commit,
-) -> Result<Contents, LogError> {
+fn scan(store: &Store, before: &Manifest, file: &Arc<JournalFile>) -> Result<Contents, LogError> {
     let handle = file.open(&*store.env.disk)?;
     let mut scanner = Scanner::new(handle, FileHeader::BYTES as u64, file.written(), None);
     let mut contents = Contents {
@@ -111,16 +106,16 @@ fn scan(
         topics: Topics::load(&before.topics),
         ingest_time: before.ingest_time,
         last_tick: before.last_tick,
+        last: before.through,
     };
     let mut known: BTreeMap<(RelationId, PartitionId, u32), usize> = BTreeMap::new();
     let failed = |error: ScanError| match error {
         ScanError::Bad { offset, what } => file.corrupt(offset, what),
         ScanError::Io(source) => LogError::io("read", &file.path, source),
     };
-    let mut commit = before.through.next();
-    while commit <= last {
-        let group = scanner.next_group(commit).map_err(failed)?;
-        let group = group.ok_or_else(|| file.corrupt(file.written(), "the file ends too early"))?;
+    let mut next = file.first;
+    while let Some(group) = scanner.next_group(next).map_err(failed)? {
+        let commit = group.commit;
         let mut records = Vec::new();
         let mut ordinal = 0;
         for item in &group.items {
@@ -174,7 +169,11 @@ fn scan(
         contents.ingest_time = contents.ingest_time.max(Some(group.ingest_time));
         let (ingest_time, watermarks) = (group.ingest_time, group.watermarks);
         contents.spine.group(SpineGroup { commit, ingest_time, records, watermarks });
-        commit = commit.next();
+        contents.last = commit;
+        next = commit.next();
+    }
+    if contents.last < file.first {
+        return Err(file.corrupt(FileHeader::BYTES as u64, "the file holds no group"));
     }
     contents.number();
     Ok(contents)

@@ -116,10 +116,9 @@ impl Sealed {
         all.iter().filter(|s| s.entry.first <= to && s.entry.last > from).cloned().collect()
     }
 
-    /// The cut that a commit lies in.
+    /// The cut that a commit lies in, or the next one.
     pub fn cut(&self, commit: Commit) -> Option<&Arc<CutEntry>> {
-        let at = self.cuts.partition_point(|cut| cut.last < commit);
-        self.cuts.get(at).filter(|cut| cut.first <= commit)
+        self.cuts.get(self.cuts.partition_point(|cut| cut.last < commit))
     }
 
     /// Frames, rows and bytes of all segments.

@@ -108,6 +108,11 @@ impl SealedReader {
         Ok(Self { spine, cut: Arc::clone(cut), sources, next })
     }
 
+    /// The newest group of the cut.
+    pub fn last(&self) -> Commit {
+        self.cut.last
+    }
+
     /// The next group, from `from` on; `None` at the end of the cut.
     pub fn read(&mut self, store: &Store, from: Commit) -> Result<Option<CommittedGroup>, LogError> {
         loop {

@@ -103,7 +103,7 @@ impl Spine {
             let end = claimed.checked_add(payload_bytes).filter(|end| *end <= self.items.len());
             let end = end.ok_or_else(too_short)?;
             let Prelude { commit, ingest_time, .. } = header.prelude;
-            if commit != self.next {
+            if commit < self.next || commit > self.last {
                 return Err(format!("commit {commit} lies where {} was expected", self.next));
             }
             match header.body {

@@ -300,18 +300,19 @@ impl Tier {
     /// Cuts the oldest journal file, if it is full, synced, and covered by a checkpoint.
     fn cut_oldest(&self, shared: &Shared, work: &mut Work) -> Result<bool, LogError> {
         let Some((file, next)) = shared.index.read().oldest() else { return Ok(false) };
+        // Commits up to here are in it, or nowhere.
         let last = Commit(next.first.0 - 1);
         let covered = self.control.lock().checkpoint.min(*shared.durable.borrow());
         if last > covered || self.is_stopping() {
             return Ok(false);
         }
         let stop = || self.is_stopping();
-        let Some(manifest) = cut(&self.store, &work.manifest, &file, &next, last, &stop)? else {
+        let Some(manifest) = cut(&self.store, &work.manifest, &file, &next, &stop)? else {
             return Ok(false);
         };
         let segments = manifest.segments.len() - work.manifest.segments.len();
         self.adopt(shared, work, manifest)?;
-        info!(file = %file.path.display(), through = %last, segments, "cut a journal file");
+        info!(file = %file.path.display(), through = %work.manifest.through, segments, "cut a journal file");
         work.doomed.journals.push(file);
         Ok(true)
     }

@@ -154,7 +154,7 @@ fn old_rows_leave_and_nobody_reads_half_of_them() {
     let again: Vec<i64> =
         held.iter().flat_map(|frame| ids(&opened.log.read(frame, Some(&[0])).unwrap())).collect();
     assert_eq!(again, all, "who began before reads on");
-    let pinned = |opened: &Opened| opened.log.partitions().into_iter().find(|p| p.topic == TOPIC).unwrap();
+    let pinned = |opened: &Opened| opened.log.storage().into_iter().find(|p| p.topic == TOPIC).unwrap();
     assert_eq!(pinned(&opened).held_by, Some("a reader"));
     assert!(
         pinned(&opened).earliest_offset.0 > 0
