@@ -814,6 +814,11 @@ impl Driver {
         if let Some(checkpoint) = &*self.counters.checkpoint.lock() {
             self.log.checkpointed(checkpoint.cut);
         }
+        if !self.config.background
+            && let Err(why) = self.log.maintain()
+        {
+            warn!(%why, "segments could not be looked after");
+        }
     }
 
     /// Puts a restored view in its place.

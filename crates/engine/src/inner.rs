@@ -49,6 +49,9 @@ pub struct EngineConfig {
     pub seal_interval: Duration,
     /// With an object store: how long uploaded segments stay on the local disk, too; for ever, if there is none.
     pub local_retention: Option<Duration>,
+    /// Whether a thread of the log makes segments; else each checkpoint does, so that simulations repeat themselves.
+    #[doc(hidden)]
+    pub background: bool,
     /// Leaves out the n-th retraction that reaches a view: a bug that the oracle's own test must find.
     #[doc(hidden)]
     pub skip_retraction: Option<u64>,
@@ -68,6 +71,7 @@ impl Default for EngineConfig {
             journal_file_bytes: 256 << 20,
             seal_interval: Duration::from_secs(600),
             local_retention: Some(Duration::from_secs(86_400)),
+            background: true,
             skip_retraction: None,
         }
     }

@@ -47,6 +47,7 @@ pub(crate) async fn open(
         file_bytes_max: config.journal_file_bytes,
         seal_interval: Some(config.seal_interval),
         cold,
+        background: config.background,
         ..LogOptions::default()
     };
     let (log, recovered) = tokio::task::block_in_place(|| {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use millpond_catalog::{Catalog, Relation};
+use millpond_catalog::{Catalog, Relation, RelationKind};
 use millpond_log::{Log, TopicPolicy};
 use millpond_sql::{Options, parse_bytes, parse_duration};
 use millpond_types::{RelationId, SqlError, SqlState};
+
+use crate::target::ROW_ID;
 
 pub(crate) const RETENTION: &str = "retention";
 pub(crate) const RETENTION_BYTES: &str = "retention_bytes";
@@ -43,6 +45,19 @@ fn policy(relation: &Relation) -> TopicPolicy {
     TopicPolicy {
         retention_micros: option(RETENTION).and_then(|text| parse_duration(text)),
         retention_bytes: option(RETENTION_BYTES).and_then(|text| parse_bytes(text)),
+        key: key(relation),
+    }
+}
+
+/// The stored columns by which the log tells the rows of a table apart; none of what is append-only.
+fn key(relation: &Relation) -> Vec<String> {
+    match &relation.kind {
+        RelationKind::Table(table) if table.append_only => Vec::new(),
+        RelationKind::Table(table) if table.primary_key.is_empty() => vec![ROW_ID.to_owned()],
+        RelationKind::Table(table) => {
+            table.primary_key.iter().map(|column| relation.columns[*column].name.clone()).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

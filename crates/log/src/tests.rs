@@ -1,6 +1,7 @@
 //! The log under `env::sim`.
 
 mod append;
+mod compaction;
 mod crash;
 mod damage;
 mod hostile;

@@ -19,6 +19,7 @@
 //! or a manifest that replaces it; files that no manifest names are removed. Memory holds the frames of journal files and one
 //! entry per segment; frames of segments are read when somebody asks for them.
 
+mod compact;
 mod cut;
 mod manifest;
 mod policy;

@@ -13,6 +13,9 @@ pub struct TopicPolicy {
     pub retention_micros: Option<i64>,
     /// While the topic takes more bytes in segments, the oldest rows may go.
     pub retention_bytes: Option<u64>,
+    /// Of a changelog: the names of the columns that are its key. Rows that a later one of their key supersedes may leave.
+    /// Empty: all rows stay.
+    pub key: Vec<String>,
 }
 
 /// The policies of all topics there are.

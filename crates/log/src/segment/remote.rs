@@ -4,6 +4,9 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -13,11 +16,16 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::LogError;
 
+/// How often a call looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// An object store below a prefix. Its calls block the thread that makes them; their I/O is done by a thread of its own, so
 /// they may be made from anywhere.
 pub(crate) struct Remote {
     objects: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
+    /// Nobody waits for an answer any more.
+    closing: AtomicBool,
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
 }
@@ -34,7 +42,7 @@ impl Remote {
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: ObjectPath) -> io::Result<Self> {
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("log objects").enable_all().build()?;
-        Ok(Self { objects, prefix, runtime: Some(runtime) })
+        Ok(Self { objects, prefix, closing: AtomicBool::new(false), runtime: Some(runtime) })
     }
 
     fn path(&self, name: &str) -> ObjectPath {
@@ -47,7 +55,19 @@ impl Remote {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
         let runtime = self.runtime.as_ref().expect("it is there until it is dropped");
         runtime.spawn(async move { drop(answer.send(call.await)) });
-        answered.recv().map_err(|_| io::Error::other("the call of the object store was given up"))
+        loop {
+            match answered.recv_timeout(LOOK) {
+                Ok(answer) => return Ok(answer),
+                // A store that does not answer must not keep a server from stopping.
+                Err(RecvTimeoutError::Timeout) if !self.closing.load(Ordering::Relaxed) => {}
+                Err(_) => return Err(io::Error::other("the call of the object store was given up")),
+            }
+        }
+    }
+
+    /// Calls that wait, and those to come, are given up soon.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     fn call<T: Send + 'static>(

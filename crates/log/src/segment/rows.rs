@@ -190,6 +190,24 @@ impl Store {
         Ok(())
     }
 
+    /// One column of the file, of the rows `first..first + rows`.
+    pub(super) fn stored_column(
+        &self,
+        segment: &Segment,
+        tail: &Arc<Tail>,
+        first: u64,
+        rows: usize,
+        column: usize,
+    ) -> Result<ArrayRef, LogError> {
+        let mut pieces = Vec::new();
+        for (group, within) in tail.groups_of(first, rows) {
+            let decoded = self.columns(segment, tail, group, &[column])?;
+            pieces.push(decoded[&column].slice(within.start, within.end - within.start));
+        }
+        let pieces: Vec<_> = pieces.iter().map(|piece| &**piece).collect();
+        concat(&pieces).map_err(|error| segment.corrupt(0, format!("a column cannot be read: {error}")))
+    }
+
     /// The rows `first..first + rows` of a segment with the columns `columns` of its frames, or all.
     pub(crate) fn rows(
         &self,

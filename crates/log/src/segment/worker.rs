@@ -11,6 +11,7 @@ use millpond_types::{Commit, EventTime, PartitionId, RelationId};
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
+use super::compact::Job;
 use super::cut::cut;
 use super::manifest::{self, Manifest};
 use super::policy::{Policies, TopicPolicy};
@@ -167,6 +168,9 @@ impl Tier {
     /// Ends the thread after the step that it is in.
     pub fn stop(&self, thread: JoinHandle<()>) {
         self.control.lock().stopping = true;
+        if let Some(remote) = &self.store.remote {
+            remote.close();
+        }
         self.wake.notify_all();
         drop(thread.join());
     }
@@ -209,6 +213,9 @@ impl Tier {
                 "removed rows past their retention, and those of relations that were dropped"
             );
         }
+        for (topic, policy) in policies.topics.iter().filter(|(_, policy)| !policy.key.is_empty()) {
+            self.compact(shared, work, *topic, &policy.key)?;
+        }
         let uploaded = match &self.store.remote {
             Some(remote) => self.upload(shared, work, remote),
             None => Ok(()),
@@ -236,6 +243,29 @@ impl Tier {
             let transaction = crate::Transaction::default();
             shared.queue.push(Pending { transaction, sizes: Vec::new(), bytes: TRANSACTION_BYTES, resolver });
         }
+    }
+
+    /// Lets go of what later rows of a changelog supersede, once there is enough of it.
+    fn compact(
+        &self,
+        shared: &Shared,
+        work: &mut Work,
+        topic: RelationId,
+        key: &[String],
+    ) -> Result<(), LogError> {
+        let sealed = Arc::clone(shared.index.read().sealed());
+        let Some(job) = Job::plan(&self.store, &sealed, topic, key)? else { return Ok(()) };
+        let rows = |manifest: &Manifest| {
+            manifest.segments.iter().filter(|s| s.topic == topic).map(|s| s.rows).sum::<u64>()
+        };
+        let stop = || self.is_stopping();
+        let Some(manifest) = job.run(&self.store, &work.manifest, &stop)? else { return Ok(()) };
+        let (before, after) = (rows(&work.manifest), rows(&manifest));
+        // What it holds must not count as a reader.
+        drop((job, sealed));
+        self.adopt(shared, work, manifest)?;
+        info!(%topic, before, after, "compacted a changelog");
+        Ok(())
     }
 
     /// Brings everything into the object store, publishes it there, and lets local copies go.

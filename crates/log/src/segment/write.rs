@@ -27,7 +27,7 @@ const ROW_GROUP_ROWS: usize = 128 << 10;
 const ROW_GROUP_BYTES: usize = 32 << 20;
 
 const PARTITION: &str = "_partition";
-const OFFSET: &str = "_offset";
+pub(super) const OFFSET: &str = "_offset";
 const COMMIT: &str = "_commit";
 const INGEST_TIME: &str = "_ingest_time";
 const WATERMARK: &str = "_watermark";

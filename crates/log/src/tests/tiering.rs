@@ -14,7 +14,7 @@ use crate::{ColdTier, TopicPolicy};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn with_cold(sim: &Sim, options: LogOptions) -> LogOptions {
+pub(super) fn with_cold(sim: &Sim, options: LogOptions) -> LogOptions {
     let objects = sim.env().objects.expect("a simulated machine has a store");
     let prefix = ObjectPath::from("pond");
     LogOptions { cold: Some(ColdTier { objects, prefix, local_retention: Some(DAY) }), ..options }
@@ -25,7 +25,7 @@ fn open_cold(sim: &Sim) -> Opened {
 }
 
 /// Another machine with the same object store.
-fn lose_disk(sim: &Sim) -> Sim {
+pub(super) fn lose_disk(sim: &Sim) -> Sim {
     Sim { objects: sim.objects.clone(), ..Sim::new(77) }
 }
 
@@ -33,7 +33,7 @@ fn parquet(sim: &Sim) -> usize {
     names(sim, "/data/journal/segments").iter().filter(|name| name.ends_with(".parquet")).count()
 }
 
-fn objects(sim: &Sim) -> Vec<String> {
+pub(super) fn objects(sim: &Sim) -> Vec<String> {
     use futures::TryStreamExt as _;
     let list = sim
         .env()
@@ -143,7 +143,7 @@ fn old_rows_leave_and_nobody_reads_half_of_them() {
     let all: Vec<i64> =
         held.iter().flat_map(|frame| ids(&opened.log.read(frame, Some(&[0])).unwrap())).collect();
     let half_a_day =
-        TopicPolicy { retention_micros: Some(DAY.as_micros() as i64 / 2), retention_bytes: None };
+        TopicPolicy { retention_micros: Some(DAY.as_micros() as i64 / 2), ..TopicPolicy::default() };
     let policies = BTreeMap::from([(TOPIC, half_a_day), (OTHER, TopicPolicy::default())]);
     opened.log.set_policies(policies.clone(), Commit(60));
     opened.log.maintain().unwrap();
@@ -177,7 +177,7 @@ fn old_rows_leave_and_nobody_reads_half_of_them() {
     );
     assert!(opened.log.is_trimmed(TOPIC), "also after a restart");
     // By size, and with its relation.
-    let small = TopicPolicy { retention_micros: None, retention_bytes: Some(1) };
+    let small = TopicPolicy { retention_bytes: Some(1), ..TopicPolicy::default() };
     opened.log.checkpointed(Commit(60));
     opened.log.set_policies(BTreeMap::from([(TOPIC, small)]), Commit(60));
     opened.log.maintain().unwrap();
