@@ -81,6 +81,9 @@ pub async fn live(seed: u64, options: &Options) -> Result<Life, String> {
         epoch_rows: [1, 7, 1000, 1 << 20][rng.random_range(0..4)],
         checkpoint_interval: Duration::from_secs(3600),
         skip_retraction: options.skip_retraction,
+        journal_file_bytes: [3_000, 30_000, 256 << 20][rng.random_range(0..3)],
+        local_retention: Some(Duration::ZERO),
+        background: false,
         ..EngineConfig::default()
     };
     let mut world = World {

@@ -46,6 +46,7 @@ pub(crate) fn set_options(
     let shown: BTreeMap<_, _> =
         options.to_map().into_iter().map(|(name, value)| (name, Some(value))).collect();
     let given = LayoutOptions::take(&mut options)?;
+    crate::retention::take(&mut options, relation.is_append_only())?;
     options.finish()?;
     let mut changed = layout.clone();
     given.change(&mut changed, relation)?;

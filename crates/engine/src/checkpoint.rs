@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use millpond_catalog::{Catalog, Relation};
 use millpond_env::Clock;
+use millpond_log::Log;
 use millpond_state::{Change, Checkpoints, HeapRun, KeyedRun, Manifest, ManifestDraft, Merged, NewRun, Run};
 use millpond_types::{Commit, EventTime, RelationId, SqlError, SqlState};
 use serde::{Deserialize, Serialize};
@@ -116,6 +117,7 @@ pub(crate) struct Finished {
 /// The driver's side of checkpoints.
 pub(crate) struct Checkpointer {
     checkpoints: Checkpoints,
+    log: Log,
     runtime: tokio::runtime::Handle,
     clock: Arc<dyn Clock>,
     busy: bool,
@@ -130,12 +132,14 @@ pub(crate) struct Checkpointer {
 impl Checkpointer {
     pub fn new(
         checkpoints: Checkpoints,
+        log: Log,
         runtime: tokio::runtime::Handle,
         clock: Arc<dyn Clock>,
         commands: Sender<Command>,
     ) -> Self {
         Self {
             checkpoints,
+            log,
             runtime,
             clock,
             busy: false,
@@ -176,6 +180,7 @@ impl Checkpointer {
         }
         let task = Task {
             checkpoints: self.checkpoints.clone(),
+            log: self.log.clone(),
             clock: Arc::clone(&self.clock),
             carried: std::mem::take(&mut self.carried),
             merged: std::mem::take(&mut self.merged),
@@ -214,6 +219,7 @@ impl Checkpointer {
 
 struct Task {
     checkpoints: Checkpoints,
+    log: Log,
     clock: Arc<dyn Clock>,
     carried: BTreeMap<String, Vec<NewRun>>,
     merged: Vec<Merged>,
@@ -235,7 +241,11 @@ impl Task {
         };
         let manifest = ManifestDraft { merged: self.merged.clone(), ..packed };
         let bytes = manifest.states.values().map(new_bytes).sum();
-        let published = match sinks_committed(sinks).await {
+        let ready = match sinks_committed(sinks).await {
+            Ok(()) => upload_journal(self.log).await,
+            Err(why) => Err(why),
+        };
+        let published = match ready {
             Ok(()) => self.checkpoints.publish(&manifest).await.map_err(|why| checkpoint_error(&why)),
             Err(why) => Err(why),
         };
@@ -280,6 +290,18 @@ async fn sinks_committed(sinks: Vec<(String, oneshot::Receiver<()>)>) -> Result<
         })?;
     }
     Ok(())
+}
+
+/// The log goes first into an object store that both share: a lost disk must not leave a checkpoint of what is lost.
+async fn upload_journal(log: Log) -> Result<(), SqlError> {
+    let uploaded = tokio::task::spawn_blocking(move || log.upload_journal()).await;
+    match uploaded {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => {
+            Err(SqlError::new(SqlState::IO_ERROR, "could not upload the log").detail(format!("{why}.")))
+        }
+        Err(_) => Err(SqlError::internal("uploading the log panicked")),
+    }
 }
 
 fn new_bytes(change: &Change) -> u64 {

@@ -186,7 +186,7 @@ async fn create_source(session: &mut Session, create: &CreateSource, text: &str)
     let mut options = create.options.clone();
     let shown = options.to_map();
     let layout = LayoutOptions::take(&mut options)?;
-    refuse_topic_options(&mut options)?;
+    refuse_topic_options(&mut options, true)?;
     let mut columns = columns(&create.columns)?;
     let connector = match options.take("connector") {
         Some(name) => Some(connector(name.value.as_text(), options, create.format.as_ref())),
@@ -284,7 +284,7 @@ async fn create_table(session: &mut Session, create: &CreateTable, text: &str) -
     let mut options = create.options.clone();
     let shown = options.to_map();
     let layout = LayoutOptions::take(&mut options)?;
-    refuse_topic_options(&mut options)?;
+    refuse_topic_options(&mut options, create.append_only)?;
     options.finish()?;
     let mut columns = columns(&create.columns)?;
     check_columns(session, catalog, &columns)?;
@@ -436,6 +436,13 @@ async fn create_materialized_view(
     }
     relation.options = shown;
     let (id, name) = (relation.id, relation.name.clone());
+    if let Some(source) = crate::retention::trimmed(&session.inner.log, catalog, &relation.dependencies) {
+        let message = format!(
+            "{} has not kept its oldest rows: the view begins with those that are there",
+            source.described()
+        );
+        session.notice(Severity::Notice, SqlState::new("00000"), message);
+    }
     create_relation(session, catalog, relation).await?;
     if !background {
         wait_built(session, id, &name).await?;
@@ -628,6 +635,19 @@ async fn alter_object(session: &mut Session, alter: &Alter, text: &str) -> Resul
                 .at(alter.position));
         }
         AlterAction::OwnerTo(owner) => Change::SetOwner { id: relation.id, owner: owner.clone() },
+        AlterAction::ResetOptions(names) if relation.is_topic() => {
+            let known = [crate::retention::RETENTION, crate::retention::RETENTION_BYTES];
+            if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+                return Err(SqlError::new(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("unrecognized option \"{name}\""),
+                )
+                .hint("RESET takes back \"retention\" and \"retention_bytes\".")
+                .at(alter.position));
+            }
+            let options = names.iter().map(|name| (name.clone(), None));
+            Change::SetOptions { id: relation.id, options: options.collect() }
+        }
         AlterAction::AdvanceWatermark(expression) => {
             advance_watermark(session, &relation, expression).await?;
             return Ok(tag);
@@ -637,7 +657,7 @@ async fn alter_object(session: &mut Session, alter: &Alter, text: &str) -> Resul
                 "this form of ALTER {} is not supported yet",
                 alter.kind.command()
             ))
-            .hint("RENAME TO, RENAME COLUMN, ADD COLUMN, SET (…), OWNER TO and, for a source, ADVANCE WATERMARK TO work.")
+            .hint("RENAME TO, RENAME COLUMN, ADD COLUMN, SET (…), RESET (…), OWNER TO and, for a source, ADVANCE WATERMARK TO work.")
             .at(alter.position));
         }
     };

@@ -120,13 +120,12 @@ fn partition_key(entry: &OptionEntry, columns: &[Column]) -> Result<Vec<usize>, 
 }
 
 /// Options of the log that it does not follow yet.
-pub(crate) fn refuse_topic_options(options: &mut Options) -> Result<(), SqlError> {
-    for name in ["retention", "retention_bytes", "max_ahead"] {
-        if let Some(option) = options.take(name) {
-            return Err(SqlError::unsupported(format!("the option \"{name}\" is not supported yet"))
-                .hint("Leave it out: everything is kept.")
-                .at(option.position));
-        }
+pub(crate) fn refuse_topic_options(options: &mut Options, append_only: bool) -> Result<(), SqlError> {
+    crate::retention::take(options, append_only)?;
+    if let Some(option) = options.take("max_ahead") {
+        return Err(SqlError::unsupported("the option \"max_ahead\" is not supported yet")
+            .hint("Leave it out.")
+            .at(option.position));
     }
     Ok(())
 }

@@ -147,6 +147,8 @@ pub(crate) struct Driver {
     /// Sinks that live state will ask for when it is built again.
     resting_sinks: BTreeMap<RelationId, SinkHandle>,
     retry: heal::Retry,
+    /// Of which the log has the policies.
+    told: Option<Arc<Catalog>>,
 }
 
 impl Driver {
@@ -193,6 +195,7 @@ impl Driver {
             generation: 0,
             resting_sinks: BTreeMap::new(),
             retry: heal::Retry::default(),
+            told: None,
         }
     }
 
@@ -267,7 +270,7 @@ impl Driver {
                         .send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log is closed")));
                 }
                 Command::Checkpoint(None) | Command::Built(_) | Command::LogFailed => {}
-                Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
+                Command::CheckpointDone(done) => self.checkpoint_done(*done),
             }
         }
     }
@@ -291,7 +294,7 @@ impl Driver {
             Command::Built(_) | Command::LogFailed => {}
             Command::Checkpoint(reply) if self.dirty => heal::refuse_checkpoint(reply),
             Command::Checkpoint(reply) => self.start_checkpoint(reply),
-            Command::CheckpointDone(done) => self.checkpointer.finished(*done, &self.counters),
+            Command::CheckpointDone(done) => self.checkpoint_done(*done),
             Command::Stop(_) => {}
         }
     }
@@ -720,7 +723,7 @@ impl Driver {
                 }
             } else {
                 let shape = self.shape(&relation).map_err(|e| e.to_string())?;
-                let frames = self.log.frames(*id, Commit(0), self.cut);
+                let frames = self.log.frames(*id, Commit(0), self.cut).map_err(|e| e.to_string())?;
                 history.topics.push((*id, shape, conditions.keep(*id, frames)));
             }
             if let Some(watermark) = self.watermarks.get(id) {
@@ -774,6 +777,11 @@ impl Driver {
     pub fn publish(&mut self) {
         if self.quiet || self.dirty {
             return;
+        }
+        if !self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &self.catalog)) {
+            // The cut is durable: what this catalog does not have any more will not come back.
+            self.log.set_policies(crate::retention::policies(&self.catalog), self.cut);
+            self.told = Some(Arc::clone(&self.catalog));
         }
         self.feed_sinks();
         for id in std::mem::take(&mut self.touched) {
@@ -869,6 +877,18 @@ impl Driver {
             pause,
         };
         self.checkpointer.start(draft, reply, self.commands.clone());
+    }
+
+    fn checkpoint_done(&mut self, done: crate::checkpoint::Finished) {
+        self.checkpointer.finished(done, &self.counters);
+        if let Some(checkpoint) = &*self.counters.checkpoint.lock() {
+            self.log.checkpointed(checkpoint.cut);
+        }
+        if !self.config.background
+            && let Err(why) = self.log.maintain()
+        {
+            warn!(%why, "segments could not be looked after");
+        }
     }
 
     /// Puts a restored view in its place.

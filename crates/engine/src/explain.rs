@@ -115,6 +115,16 @@ pub(crate) async fn verify(session: &mut Session, name: &RelationName) -> Result
         .detail("A batch over its inputs would fail at the same rows.")
         .hint("millpond.errors lists them; retract them first."));
     }
+    if let Some(source) =
+        crate::retention::trimmed(&session.inner.log, &snapshot.catalog, &relation.dependencies)
+    {
+        return Err(SqlError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("materialized view \"{}\" cannot be verified", relation.name),
+        )
+        .detail(format!("{} has not kept its oldest rows, which the view may have seen.", source.described()))
+        .hint("Verify views before the retention of their sources ends."));
+    }
     let heap = Arc::clone(&snapshot.readable(relation)?.heap);
     let schema = relation.arrow_schema();
     let expected = batch_answer(session, &snapshot, relation.id).await?;

@@ -42,6 +42,16 @@ pub struct EngineConfig {
     pub max_connections: usize,
     /// Most bytes that one transaction writes (54000).
     pub max_transaction_bytes: usize,
+    /// A journal file is ended when it has so many bytes.
+    pub journal_file_bytes: u64,
+    /// Or when it has been written to for so long, with an object store or a source that does not keep its rows for ever:
+    /// rows become segments not much later.
+    pub seal_interval: Duration,
+    /// With an object store: how long uploaded segments stay on the local disk, too; for ever, if there is none.
+    pub local_retention: Option<Duration>,
+    /// Whether a thread of the log makes segments; else each checkpoint does, so that simulations repeat themselves.
+    #[doc(hidden)]
+    pub background: bool,
     /// Leaves out the n-th retraction that reaches a view: a bug that the oracle's own test must find.
     #[doc(hidden)]
     pub skip_retraction: Option<u64>,
@@ -58,6 +68,10 @@ impl Default for EngineConfig {
             epoch_rows: 65_536,
             max_connections: 1_000,
             max_transaction_bytes: 1 << 30,
+            journal_file_bytes: 256 << 20,
+            seal_interval: Duration::from_secs(600),
+            local_retention: Some(Duration::from_secs(86_400)),
+            background: true,
             skip_retraction: None,
         }
     }

@@ -30,6 +30,7 @@ mod read;
 mod reject;
 mod relation;
 mod render;
+mod retention;
 mod scan;
 pub mod session;
 mod settings;

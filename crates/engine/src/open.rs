@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use millpond_catalog::{Catalog, RelationKind};
 use millpond_env::Env;
-use millpond_log::{CommittedGroup, Log, LogError, LogOptions};
+use millpond_log::{ColdTier, CommittedGroup, Log, LogError, LogOptions};
 use millpond_state::{CheckpointOptions, Checkpoints, Manifest};
 use millpond_types::{Commit, SqlError, SqlState};
 use object_store::path::Path;
@@ -35,10 +35,27 @@ pub(crate) async fn open(
 ) -> Result<Arc<Inner>, SqlError> {
     let start = env.clock.monotonic();
     let (checkpoints, manifest) = open_checkpoints(&config, &env).await?;
+    // Without one that is named, objects lie on the same disk as the log: segments stay where they are.
+    let cold = match (&env.objects, &config.object_store) {
+        (None, None) => None,
+        _ => {
+            let (objects, prefix) = store(&config, &env)?;
+            Some(ColdTier { objects, prefix, local_retention: config.local_retention })
+        }
+    };
     let (observer, groups) = bounded(GROUPS_WAITING);
-    let options = LogOptions { verify_from: manifest.cut, ..LogOptions::default() };
-    let (log, recovered) = Log::open(env.clone(), &config.data_dir.join("journal"), options, observer)
-        .map_err(|e| open_error(&e))?;
+    let options = LogOptions {
+        verify_from: manifest.cut,
+        file_bytes_max: config.journal_file_bytes,
+        seal_interval: Some(config.seal_interval),
+        cold,
+        background: config.background,
+        ..LogOptions::default()
+    };
+    let (log, recovered) = tokio::task::block_in_place(|| {
+        Log::open(env.clone(), &config.data_dir.join("journal"), options, observer)
+    })
+    .map_err(|e| open_error(&e))?;
     // It is in no catalog, so nothing else declares it.
     log.declare_topic(crate::reject::ERRORS_TOPIC, millpond_log::TopicSpec { partitions: 1 });
     if recovered.last_commit < manifest.cut {
@@ -58,8 +75,13 @@ pub(crate) async fn open(
     let counters = Arc::new(Counters::default());
     let (publisher, published) = watch::channel(Arc::new(empty_snapshot()));
     let runtime = tokio::runtime::Handle::current();
-    let checkpointer =
-        Checkpointer::new(checkpoints.clone(), runtime.clone(), Arc::clone(&env.clock), commands.clone());
+    let checkpointer = Checkpointer::new(
+        checkpoints.clone(),
+        log.clone(),
+        runtime.clone(),
+        Arc::clone(&env.clock),
+        commands.clone(),
+    );
     let mut driver = Driver::new(
         config.clone(),
         env.clone(),
@@ -115,12 +137,16 @@ fn start_driver(
         .map_err(|e| SqlError::internal(format!("could not start the epoch driver: {e}")))
 }
 
+fn store(config: &EngineConfig, env: &Env) -> Result<(Arc<dyn object_store::ObjectStore>, Path), SqlError> {
+    match (&env.objects, &config.object_store) {
+        (Some(store), _) => Ok((Arc::clone(store), Path::default())),
+        (None, Some(url)) => open_store(url),
+        (None, None) => open_store(&config.data_dir.join("objects").to_string_lossy()),
+    }
+}
+
 async fn open_checkpoints(config: &EngineConfig, env: &Env) -> Result<(Checkpoints, Manifest), SqlError> {
-    let (store, prefix) = match (&env.objects, &config.object_store) {
-        (Some(store), _) => (Arc::clone(store), Path::default()),
-        (None, Some(url)) => open_store(url)?,
-        (None, None) => open_store(&config.data_dir.join("objects").to_string_lossy())?,
-    };
+    let (store, prefix) = store(config, env)?;
     let options = CheckpointOptions { writer: env.random.next_u64(), concurrency: 8, manifests_kept: 3 };
     Checkpoints::open(store, prefix, options).await.map_err(|e| checkpoint_error(&e))
 }

@@ -113,7 +113,9 @@ fn log_scan(
     use datafusion::logical_expr::TableSource as _;
     Ok(LogScan {
         log: inner.log.clone(),
-        frames: Arc::new(inner.log.frames(relation.id, Commit(0), snapshot.cut)),
+        frames: Arc::new(
+            inner.log.frames(relation.id, Commit(0), snapshot.cut).map_err(|e| inner.log_error(&e))?,
+        ),
         schema: source.schema(),
         // A view sees the columns that were there when it was made.
         declared: source.facts().columns.len(),

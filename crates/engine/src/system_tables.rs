@@ -1,6 +1,6 @@
 //! System relations and functions for one statement: the front end's pg_catalog, and the schema `millpond`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +12,7 @@ use arrow::datatypes::{IntervalMonthDayNano, Schema};
 use datafusion::catalog::MemTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{ScalarUDF, TableSource};
-use millpond_log::{PartitionFacts, PartitionSize};
+use millpond_log::{PartitionFacts, PartitionStorage};
 use millpond_plan::SystemTables;
 use millpond_sql::ast;
 use millpond_types::{RelationId, SqlType};
@@ -130,27 +130,62 @@ impl SessionTables {
                 table.bigint("error_rows", sources.iter().map(|r| Some(snapshot.errors.count(r.id) as i64)));
             }
             "partitions" => {
-                let mut all = Vec::new();
+                let mut stored: HashMap<_, _> =
+                    self.inner.log.storage().into_iter().map(|s| ((s.topic, s.partition), s)).collect();
+                let mut all: Vec<(_, PartitionFacts, Option<PartitionStorage>)> = Vec::new();
                 for relation in snapshot.catalog.relations().filter(|r| r.is_topic()) {
-                    let sizes = self.inner.log.sizes(relation.id);
-                    let facts = self.inner.log.partitions(relation.id);
-                    all.extend(facts.into_iter().map(|f| (relation, f, sizes.get(&f.partition).copied())));
+                    for facts in self.inner.log.partitions(relation.id) {
+                        let stored = stored.remove(&(relation.id, facts.partition));
+                        all.push((relation, facts, stored));
+                    }
                 }
+                let number = |n: u64| Some(i64::try_from(n).unwrap_or(i64::MAX));
                 table.text("schema", all.iter().map(|(r, ..)| Some(r.schema.clone())));
                 table.text("name", all.iter().map(|(r, ..)| Some(r.name.clone())));
                 table.int("partition", all.iter().map(|(_, f, _)| f.partition.0 as i32));
-                let oldest = |(_, f, size): &(_, PartitionFacts, Option<PartitionSize>)| {
-                    Some(size.map_or(f.next_offset, |size| size.first_offset).0 as i64)
+                let oldest = |facts: &PartitionFacts, stored: &Option<PartitionStorage>| {
+                    stored.as_ref().map_or(facts.next_offset, |stored| stored.earliest_offset).0
                 };
-                table.bigint("earliest_offset", all.iter().map(oldest));
-                table.bigint("next_offset", all.iter().map(|(_, f, _)| Some(f.next_offset.0 as i64)));
-                table.bigint("rows", all.iter().map(|(.., size)| Some(size.map_or(0, |s| s.rows as i64))));
-                table
-                    .bigint("frames", all.iter().map(|(.., size)| Some(size.map_or(0, |s| s.frames as i64))));
-                table.bigint("bytes", all.iter().map(|(.., size)| Some(size.map_or(0, |s| s.bytes as i64))));
+                table.bigint("earliest_offset", all.iter().map(|(_, f, s)| number(oldest(f, s))));
+                table.bigint("next_offset", all.iter().map(|(_, f, _)| number(f.next_offset.0)));
+                let mut of_storage = |name, of: fn(&PartitionStorage) -> u64| {
+                    table.bigint(name, all.iter().map(|(.., s)| number(s.as_ref().map_or(0, of))));
+                };
+                of_storage("rows", |s| s.rows);
+                of_storage("frames", |s| s.frames);
+                of_storage("bytes", |s| s.journal_bytes + s.segment_bytes);
+                of_storage("journal_bytes", |s| s.journal_bytes);
+                of_storage("segments", |s| s.segments);
+                of_storage("segment_bytes", |s| s.segment_bytes);
+                of_storage("local_bytes", |s| s.local_bytes);
+                of_storage("uploaded_bytes", |s| s.uploaded_bytes);
+                let trimmed = |s: &PartitionStorage| s.trimmed_through.map(|c| c.0 as i64);
+                table.bigint("trimmed_through", all.iter().map(|(.., s)| s.as_ref().and_then(trimmed)));
+                let holder = |s: &PartitionStorage| s.held_by.map(str::to_owned);
+                table.text("held_by", all.iter().map(|(.., s)| s.as_ref().and_then(holder)));
                 table.timestamp("event_time", all.iter().map(|(_, f, _)| f.event_time.map(|t| t.0)));
                 table.boolean("idle", all.iter().map(|(_, f, _)| f.idle));
                 table.timestamptz("last_row_at", all.iter().map(|(_, f, _)| f.newest_row.map(|t| t.0)));
+            }
+            "log" => {
+                let status = self.inner.log.tier_status();
+                let number = |n: u64| [Some(n as i64)].into_iter();
+                table.bigint("commit", number(self.inner.log.last_commit().0));
+                table.bigint("durable_through", number(self.inner.log.durable().borrow().0));
+                table.bigint("sealed_through", number(status.sealed_through.0));
+                table.bigint("published_through", number(status.published_through.0));
+                table.bigint("safe_through", number(status.safe_through.0));
+                table.bigint("segments", number(status.segments));
+                table.bigint("journal_files", number(status.journal_files));
+                table.double(
+                    "seal_interval_seconds",
+                    [self.inner.config.seal_interval.as_secs_f64()].into_iter(),
+                );
+                table.double(
+                    "checkpoint_interval_seconds",
+                    [self.inner.config.checkpoint_interval.as_secs_f64()].into_iter(),
+                );
+                table.text("failure", [status.failure].into_iter());
             }
             "errors" => {
                 let rows: Vec<_> = snapshot.errors.rows().flat_map(repeated).collect();

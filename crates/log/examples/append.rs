@@ -84,7 +84,8 @@ fn with_log<T>(env: &Env, dir: &Path, use_log: impl FnOnce(&Log) -> T) -> (T, u6
     log.declare_topic(TOPIC, TopicSpec { partitions: 1 });
     let drain = std::thread::spawn(move || groups.into_iter().count());
     let result = use_log(&log);
-    let bytes = log.frames(TOPIC, Commit(0), Commit(u64::MAX)).iter().map(|frame| frame.bytes()).sum();
+    let bytes =
+        log.frames(TOPIC, Commit(0), Commit(u64::MAX)).unwrap().iter().map(|frame| frame.bytes()).sum();
     drop(log);
     drain.join().expect("counting does not fail");
     (result, bytes)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{Array as _, RecordBatch};
 use arrow::compute::concat_batches;
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use crate::format::{
     Body, CommitRecord, FileHeader, FrameHeader, ItemHeader, Prelude, WriteEntry, encode_record, pad8,
 };
-use crate::index::{FrameRef, JournalFile, Place};
+use crate::index::{FrameRef, JournalFile, JournalPlace, Place};
 use crate::payload::BatchEncoder;
 use crate::ranges::ColumnRange;
 use crate::topic::{Stamp, Topics};
@@ -43,6 +44,8 @@ pub(crate) struct Chain {
     /// The newest item is a seal.
     pub sealed: bool,
     pub file: Option<OpenFile>,
+    /// Set from outside: the next group begins a file.
+    pub roll: Arc<AtomicBool>,
 }
 
 /// The file that is being written.
@@ -257,7 +260,8 @@ impl Chain {
 
     /// Begins a new file if there is none, or the newest is large enough.
     fn roll(&mut self, commit: Commit, now_micros: i64) -> Option<[u8; FileHeader::BYTES]> {
-        if self.file.as_ref().is_some_and(|open| open.len < self.sizes.file_bytes_max) {
+        let asked = self.roll.swap(false, Ordering::SeqCst);
+        if self.file.as_ref().is_some_and(|open| open.len < self.sizes.file_bytes_max && !asked) {
             return None;
         }
         let header =
@@ -373,12 +377,12 @@ impl Encoder<'_> {
                 schema_version,
                 schema: Arc::clone(&schema),
                 ranges,
-                place: Place {
+                place: Place::Journal(JournalPlace {
                     file: Arc::clone(&self.open.file),
                     at: self.open.len + payload_at as u64,
                     bytes: prelude.payload_bytes,
                     crc: prelude.payload_crc,
-                },
+                }),
             });
             frames.push(CommittedFrame {
                 topic,

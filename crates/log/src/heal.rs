@@ -82,7 +82,7 @@ impl Healer {
             Ok(file) => {
                 shared.begin(&built.file, file);
                 let mut index = shared.index.write();
-                index.files.push(Arc::clone(&built.file));
+                index.files.push_back(Arc::clone(&built.file));
                 index.add(built.group.commit, built.at, built.frames);
                 Ok(built.group)
             }
@@ -100,11 +100,12 @@ impl Healer {
 fn read_again(shared: &Shared, chain: &mut Chain) -> Result<(), LogError> {
     let durable = *shared.durable.borrow();
     shared.forget_file();
-    let recovery =
-        Recovery { disk: &*shared.env.disk, dir: &chain.dir, verify_from: durable, upto: Some(durable) };
+    let sealed = Arc::clone(shared.index.read().sealed());
+    let (disk, dir) = (&*shared.env.disk, &chain.dir);
+    let recovery = Recovery { disk, dir, verify_from: durable, upto: Some(durable), sealed };
     let mut restored = recovery.run()?;
     if restored.index.last() != durable {
-        let newest = restored.index.files.last().cloned();
+        let newest = restored.index.files.back().cloned();
         let journal = newest.unwrap_or_else(|| Arc::new(JournalFile::new(&chain.dir, Commit(1), 0)));
         let what = format!("it ends at commit {}, and {durable} was synced", restored.index.last());
         return Err(journal.corrupt(journal.written(), what));
@@ -112,7 +113,11 @@ fn read_again(shared: &Shared, chain: &mut Chain) -> Result<(), LogError> {
     let mut topics = shared.topics.lock();
     restored.topics.declare_like(&topics);
     *topics = restored.topics;
-    *shared.index.write() = restored.index;
+    let mut index = shared.index.write();
+    // Files may have become segments meanwhile.
+    restored.index.seal(Arc::clone(index.sealed()));
+    *index = restored.index;
+    drop(index);
     chain.previous = restored.previous;
     chain.sealed = restored.sealed;
     chain.file = None;
@@ -138,6 +143,7 @@ fn write(shared: &Shared, built: &Built) -> Result<Arc<dyn DiskFile>, LogError> 
     file.write_at(&built.bytes, built.at).map_err(full)?;
     file.sync_data().map_err(|e| LogError::io("sync", path, e))?;
     built.file.set_written(end);
+    built.file.set_synced(end);
     let _ = reserve(&*file, end);
     Ok(Arc::from(file))
 }

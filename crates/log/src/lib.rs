@@ -19,6 +19,9 @@
 //!
 //! A write or sync that fails is told to all who wait; [`Log::heal`] goes on without a restart, in a new file (module `heal`).
 //!
+//! Journal files that are full become segments, Parquet files per partition, in the background (module `segment`); readers
+//! see one log.
+//!
 //! Watermarks are data: each frame records W of its topic *before* itself (module `topic`).
 //!
 //! Not here: what a DDL record means, how a watermark expression is evaluated, SQL. Begin at [`Log`].
@@ -37,6 +40,7 @@ mod ranges;
 mod recovery;
 mod replay;
 mod scan;
+mod segment;
 mod survey;
 mod ticket;
 mod topic;
@@ -44,11 +48,12 @@ mod transaction;
 mod writer;
 
 pub use error::LogError;
-pub use index::{FrameRef, PartitionSize};
-pub use log::{Log, LogOptions};
+pub use index::FrameRef;
+pub use log::{ColdTier, Log, LogOptions, PartitionStorage, TierStatus};
 pub use ranges::ColumnRange;
 pub use recovery::{Recovered, TornTail};
 pub use replay::Replay;
+pub use segment::TopicPolicy;
 pub use survey::{Damage, FileSurvey, Offline, SeenBody, SeenGroup, SeenItem, Survey, TopicSurvey};
 pub use ticket::Ticket;
 pub use topic::{PartitionFacts, TopicSpec};

@@ -139,7 +139,7 @@ fn claimed_metadata(payload: &[u8]) -> Result<usize, Bad> {
 
 /// Arrow's decoder was written for bytes that a writer made: where it still asserts, the panic becomes an error. What is
 /// shared with it is only read.
-fn guarded<T>(decode: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, Bad> {
+pub(crate) fn guarded<T>(decode: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, Bad> {
     match catch_unwind(AssertUnwindSafe(decode)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(format!("the Arrow data cannot be read: {error}")),

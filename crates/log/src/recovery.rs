@@ -13,6 +13,8 @@
 //!   it: the next file follows from before it. It is removed again;
 //! - what a repair has given up (module `survey`) is left out.
 //!
+//! Files that were cut into segments are passed over: the manifest of the segments holds the state behind them.
+//!
 //! All of that can be repeated at any point: a crash here leaves the same groups.
 
 use std::ops::Range;
@@ -25,9 +27,10 @@ use millpond_types::{Commit, EventTime};
 use tracing::warn;
 
 use crate::format::{Bad, Body, FileHeader, Skip, decode_record};
-use crate::index::{FrameRef, Index, JournalFile, Place, Sink};
+use crate::index::{FrameRef, Index, JournalFile, JournalPlace, Place, Sink};
 use crate::payload::decode_schema;
 use crate::scan::{Item, ScanError, ScannedGroup, Scanner};
+use crate::segment::Sealed;
 use crate::topic::{Stamp, Topics};
 use crate::{LogError, Record};
 
@@ -51,7 +54,7 @@ pub struct Recovered {
     pub truncated_bytes: u64,
     /// Commits that a repair has given up.
     pub skipped_commits: u64,
-    /// All DDL records, oldest first.
+    /// The DDL records of the journal files, oldest first; [`crate::Log::replay`] has those before.
     pub ddl: Vec<(Commit, Bytes)>,
     /// The newest tick.
     pub last_tick: Option<EventTime>,
@@ -89,6 +92,8 @@ pub(crate) struct Recovery<'a> {
     pub verify_from: Commit,
     /// Nothing after this commit is taken, however whole it looks: a write or sync of it has failed. What is before is synced.
     pub upto: Option<Commit>,
+    /// Journal files before the end of this are not looked at.
+    pub sealed: Arc<Sealed>,
 }
 
 /// Why the rest of a file is not taken.
@@ -130,7 +135,15 @@ impl Recovery<'_> {
 
     /// The inner error says that a file had to go.
     fn attempt(&self) -> Result<Result<Restored, Option<TornTail>>, LogError> {
-        let mut restored = Restored::default();
+        let manifest = &self.sealed.manifest;
+        let mut restored = Restored {
+            topics: Topics::load(&manifest.topics),
+            index: Index::behind(Arc::clone(&self.sealed)),
+            previous: manifest.chain,
+            ingest_time: manifest.ingest_time,
+            ..Restored::default()
+        };
+        restored.recovered.last_tick = manifest.last_tick;
         let mut names = self.names()?;
         if let Some(upto) = self.upto {
             self.remove_after(&mut names, upto)?;
@@ -209,7 +222,8 @@ impl Recovery<'_> {
     /// First commits of the files, in order.
     fn names(&self) -> Result<Vec<Commit>, LogError> {
         let names = self.disk.list(self.dir).map_err(|e| LogError::io("list", self.dir, e))?;
-        Ok(names.iter().filter_map(|name| JournalFile::parse_name(name)).collect())
+        let firsts = names.iter().filter_map(|name| JournalFile::parse_name(name));
+        Ok(firsts.filter(|first| *first > self.sealed.manifest.through).collect())
     }
 
     /// Whether a file was being created when the process ended: it holds no group. Even if its header is whole, its name may
@@ -263,7 +277,7 @@ impl Recovery<'_> {
         restored.previous = header_skipped.unwrap_or(FileHeader::crc(&header));
         restored.next_schema = 0;
         restored.sealed = false;
-        restored.index.files.push(Arc::clone(&journal));
+        restored.index.files.push_back(Arc::clone(&journal));
         let start = FileHeader::BYTES as u64;
         let mut scanner = Scanner::new(file, start, len, Some(restored.previous)).skipping(skips);
         let (last_group, damage) = self.groups(&journal, &mut scanner, next, restored)?;
@@ -279,7 +293,10 @@ impl Recovery<'_> {
             None if newest => {
                 self.settle(&journal, self.writable(&journal)?, last_group.start..len, restored)?;
             }
-            None => journal.set_written(len),
+            None => {
+                journal.set_written(len);
+                journal.set_synced(len);
+            }
         }
         Ok(Taken::Groups)
     }
@@ -505,6 +522,7 @@ impl Recovery<'_> {
         }
         file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))?;
         journal.set_written(end);
+        journal.set_synced(end);
         restored.newest = Some(Sink { journal: Arc::clone(journal), file: Arc::from(file) });
         Ok(())
     }
@@ -544,11 +562,11 @@ pub(crate) fn frame_ref(journal: &Arc<JournalFile>, item: &Item) -> Option<Frame
         schema_version: frame.schema_version,
         schema: journal.schema(frame.schema_id)?,
         ranges: frame.ranges.clone(),
-        place: Place {
+        place: Place::Journal(JournalPlace {
             file: Arc::clone(journal),
             at: item.payload_at,
             bytes: prelude.payload_bytes,
             crc: prelude.payload_crc,
-        },
+        }),
     })
 }

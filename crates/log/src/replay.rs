@@ -5,9 +5,10 @@ use std::sync::Arc;
 use millpond_types::Commit;
 
 use crate::format::{Bad, Body, FileHeader, decode_record};
-use crate::index::JournalFile;
+use crate::index::{JournalFile, Mark};
 use crate::payload::decode_batch;
 use crate::scan::{Item, ScanError, ScannedGroup, Scanner};
+use crate::segment::SealedReader;
 use crate::writer::Shared;
 use crate::{CommittedFrame, CommittedGroup, LogError};
 
@@ -20,9 +21,14 @@ pub struct Replay {
     place: Option<Place>,
 }
 
-struct Place {
-    /// Its place among the files.
-    number: usize,
+/// Where the next group is read.
+enum Place {
+    Sealed(Box<SealedReader>),
+    Journal(Journal),
+}
+
+struct Journal {
+    /// Also keeps the file from being removed.
     file: Arc<JournalFile>,
     scanner: Scanner,
     /// The next group of the scanner.
@@ -38,53 +44,87 @@ impl Replay {
     /// The next group; `None` where those up to the end of the range are not there any more: a failed sync has lost them, or
     /// a repair has given them up.
     fn read(&mut self) -> Result<Option<CommittedGroup>, LogError> {
-        let found = match self.place.take() {
-            Some(place) => Some(place),
-            None => self.start()?,
-        };
-        let Some(mut place) = found else { return Ok(None) };
+        let mut ended = None;
         loop {
-            let found = place.scanner.next_group(place.next).map_err(|e| place.error(e))?;
-            let Some(group) = found else {
-                let written = place.file.written();
-                if written > place.scanner.end() {
-                    place.scanner.extend(written);
-                } else {
-                    match self.open(place.number + 1, FileHeader::BYTES as u64, None)? {
-                        Some(next) => place = next,
-                        None => return Ok(None),
-                    }
-                }
-                continue;
+            let mut place = match self.place.take() {
+                Some(place) => place,
+                None => match self.open(ended)? {
+                    Some(place) => place,
+                    None => return Ok(None),
+                },
             };
-            place.next = group.commit.next();
-            if group.commit > self.to {
-                return Ok(None);
+            let group = match &mut place {
+                Place::Sealed(reader) => {
+                    // What ends a cut is in the next one, or in the journal.
+                    ended = None;
+                    let group = reader.read(&self.shared.tier.store, self.next)?;
+                    if group.is_none() {
+                        self.next = self.next.max(reader.last().next());
+                    }
+                    group
+                }
+                Place::Journal(journal) => {
+                    ended = Some(journal.file.first);
+                    journal.read(self.next)?
+                }
+            };
+            match group {
+                Some(group) if group.commit > self.to => return Ok(None),
+                Some(group) => {
+                    self.place = Some(place);
+                    return Ok(Some(group));
+                }
+                None if self.next > self.to => return Ok(None),
+                None => {}
             }
-            if group.commit >= self.next {
-                let group = decode(&mut place.scanner, &place.file, &group).map_err(|e| place.error(e))?;
-                self.place = Some(place);
+        }
+    }
+
+    /// Finds the next commit: meanwhile, its journal file may have become segments. Behind a journal file that has ended, the
+    /// next group is the first of the next file, whatever its number.
+    fn open(&self, ended: Option<Commit>) -> Result<Option<Place>, LogError> {
+        let (sealed, mark) = {
+            let index = self.shared.index.read();
+            let mark = match ended {
+                None => index.mark(self.next),
+                Some(first) => index.file_after(first).map(|file| {
+                    let at = FileHeader::BYTES as u64;
+                    Mark { commit: file.first, file: Arc::clone(file), at }
+                }),
+            };
+            (Arc::clone(index.sealed()), mark)
+        };
+        if let Some(cut) = sealed.cut(self.next) {
+            let reader = SealedReader::open(&self.shared.tier.store, &sealed, cut, self.next)?;
+            return Ok(Some(Place::Sealed(Box::new(reader))));
+        }
+        let Some(Mark { commit, file, at }) = mark else { return Ok(None) };
+        let handle = file.open(&*self.shared.env.disk)?;
+        let scanner = Scanner::new(handle, at, file.written(), None).skipping(file.skips());
+        Ok(Some(Place::Journal(Journal { file, scanner, next: commit })))
+    }
+}
+
+impl Journal {
+    /// The next group from `from` on; `None` at the end of the file.
+    fn read(&mut self, from: Commit) -> Result<Option<CommittedGroup>, LogError> {
+        loop {
+            let Some(group) = self.scanner.next_group(self.next).map_err(|e| self.error(e))? else {
+                let written = self.file.written();
+                if written > self.scanner.end() {
+                    self.scanner.extend(written);
+                    continue;
+                }
+                return Ok(None);
+            };
+            self.next = group.commit.next();
+            if group.commit >= from {
+                let group = decode(&mut self.scanner, &self.file, &group).map_err(|e| self.error(e))?;
                 return Ok(Some(group));
             }
         }
     }
 
-    fn start(&self) -> Result<Option<Place>, LogError> {
-        let Some(mark) = self.shared.index.read().mark(self.next) else { return Ok(None) };
-        self.open(mark.file, mark.at, Some(mark.commit))
-    }
-
-    /// Reads a file from somewhere, or from its first group on.
-    fn open(&self, number: usize, at: u64, next: Option<Commit>) -> Result<Option<Place>, LogError> {
-        let Some(file) = self.shared.index.read().files.get(number).cloned() else { return Ok(None) };
-        let next = next.unwrap_or(file.first);
-        let handle = file.open(&*self.shared.env.disk)?;
-        let scanner = Scanner::new(handle, at, file.written(), None).skipping(file.skips());
-        Ok(Some(Place { number, file, scanner, next }))
-    }
-}
-
-impl Place {
     fn error(&self, error: ScanError) -> LogError {
         match error {
             ScanError::Bad { offset, what } => self.file.corrupt(offset, what),

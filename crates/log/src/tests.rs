@@ -1,11 +1,14 @@
 //! The log under `env::sim`.
 
 mod append;
+mod compaction;
 mod crash;
 mod damage;
 mod heal;
 mod hostile;
 mod repair;
+mod segments;
+mod tiering;
 mod watermark;
 
 use std::path::{Path, PathBuf};
@@ -108,7 +111,7 @@ impl Opened {
 
     /// All ids of a topic by its frames, which must agree with a replay.
     fn ids(&self, topic: RelationId) -> Vec<i64> {
-        let frames = self.log.frames(topic, Commit(0), Commit(u64::MAX));
+        let frames = self.log.frames(topic, Commit(0), Commit(u64::MAX)).unwrap();
         let by_frames: Vec<i64> =
             frames.iter().flat_map(|frame| ids(&self.log.read(frame, Some(&[0])).unwrap())).collect();
         let groups = self.replay();

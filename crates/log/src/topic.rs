@@ -12,8 +12,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use bytes::Bytes;
 use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 
+mod saved;
+
 use crate::format::{Bad, FrameHeader};
 use crate::{LogError, Producer, Record, Transaction};
+
+pub(crate) use saved::SavedTopics;
 
 /// What must be known of a topic before the log can take rows for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

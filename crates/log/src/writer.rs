@@ -20,6 +20,7 @@ use crate::group::{Built, Chain};
 use crate::heal::Healer;
 use crate::index::{Index, JournalFile, Sink};
 use crate::queue::{Pending, Queue, Taken, Work};
+use crate::segment::worker::Tier;
 use crate::ticket::Resolver;
 use crate::topic::{Admitted, Topics};
 use crate::{CommittedGroup, LogError, Write};
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub index: RwLock<Index>,
     pub durable: watch::Sender<Commit>,
     pub failures: watch::Sender<u64>,
+    pub tier: Tier,
     sink: Mutex<Option<Sink>>,
     /// How far the newest file can grow without asking the disk for space.
     reserved: AtomicU64,
@@ -48,7 +50,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub fn new(env: Env, queue: Queue, topics: Topics, index: Index, sink: Option<Sink>) -> Self {
+    pub fn new(env: Env, queue: Queue, topics: Topics, index: Index, sink: Option<Sink>, tier: Tier) -> Self {
         let durable = watch::Sender::new(index.last());
         Self {
             env,
@@ -57,6 +59,7 @@ impl Shared {
             index: RwLock::new(index),
             durable,
             failures: watch::Sender::new(0),
+            tier,
             sink: Mutex::new(sink),
             reserved: AtomicU64::new(0),
             wanted_bytes: AtomicU64::new(0),
@@ -105,7 +108,9 @@ impl Shared {
         journal.set_written(built.at + built.bytes.len() as u64);
         self.index.write().add(commit, built.at, built.frames.clone());
         tickets.iter().for_each(|ticket| ticket.written(commit));
-        file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))
+        file.sync_data().map_err(|e| LogError::io("sync", &journal.path, e))?;
+        journal.set_synced(built.at + built.bytes.len() as u64);
+        Ok(())
     }
 
     /// Makes a group's file ready for it: its name, its header, the space on the disk. What can be found wrong here is found
@@ -120,7 +125,7 @@ impl Shared {
             self.release();
             let file = self.create(&built.file, header)?;
             self.begin(&built.file, Arc::from(file));
-            self.index.write().files.push(Arc::clone(&built.file));
+            self.index.write().files.push_back(Arc::clone(&built.file));
         }
         let end = built.at + built.bytes.len() as u64;
         if end <= self.reserved.load(Ordering::Relaxed) {

@@ -75,6 +75,15 @@ struct Options {
     /// Seconds between checkpoints [default: 10]
     #[arg(long, global = true, env = "MILLPOND_CHECKPOINT_INTERVAL")]
     checkpoint_interval: Option<f64>,
+    /// Seconds after which rows become segments of the object store, where others can read them [default: 600]
+    #[arg(long, global = true, env = "MILLPOND_SEAL_INTERVAL")]
+    seal_interval: Option<f64>,
+    /// Hours that uploaded segments stay on the local disk, too; "forever" [default: 24]
+    #[arg(long, global = true, env = "MILLPOND_LOCAL_RETENTION")]
+    local_retention: Option<String>,
+    /// Size at which a journal file is ended and can become segments, such as 64MB [default: 256MB]
+    #[arg(long, global = true, env = "MILLPOND_JOURNAL_FILE_SIZE")]
+    journal_file_size: Option<String>,
     /// Most rows that one step of the dataflow takes; results never depend on it [default: 65536]
     #[arg(long, global = true, env = "MILLPOND_EPOCH_ROWS")]
     epoch_rows: Option<usize>,
@@ -100,6 +109,9 @@ pub struct Settings {
     pub shards: usize,
     pub max_transaction_bytes: usize,
     pub checkpoint_interval: std::time::Duration,
+    pub seal_interval: std::time::Duration,
+    pub local_retention: Option<std::time::Duration>,
+    pub journal_file_bytes: u64,
     pub epoch_rows: usize,
     pub max_connections: usize,
     pub insecure_listen: bool,
@@ -153,6 +165,27 @@ impl Arguments {
         if !(0.01..=86_400.0).contains(&seconds) {
             return Err(format!("--checkpoint-interval {seconds}: expected 0.01 to 86400 seconds"));
         }
+        let seal_interval = pick!(seal_interval).unwrap_or(600.0);
+        if !(0.1..=86_400.0).contains(&seal_interval) {
+            return Err(format!("--seal-interval {seal_interval}: expected 0.1 to 86400 seconds"));
+        }
+        let local_retention = match pick!(local_retention).as_deref() {
+            Some("forever") => None,
+            Some(text) => match text.parse::<f64>() {
+                Ok(hours) if (0.0..=1e6).contains(&hours) => {
+                    Some(std::time::Duration::from_secs_f64(hours * 3600.0))
+                }
+                _ => return Err(format!("--local-retention {text}: expected hours, or forever")),
+            },
+            None => Some(std::time::Duration::from_secs(86_400)),
+        };
+        let journal_file_bytes = match pick!(journal_file_size) {
+            Some(text) => match bytes(&text) {
+                Some(size) if size >= 1 << 16 => size as u64,
+                _ => return Err(format!("--journal-file-size {text}: expected a size of at least 64kB")),
+            },
+            None => 256 << 20,
+        };
         let epoch_rows = pick!(epoch_rows).unwrap_or(65_536);
         if epoch_rows == 0 {
             return Err("--epoch-rows 0: expected at least 1".to_owned());
@@ -168,6 +201,9 @@ impl Arguments {
             shards,
             max_transaction_bytes,
             checkpoint_interval: std::time::Duration::from_secs_f64(seconds),
+            seal_interval: std::time::Duration::from_secs_f64(seal_interval),
+            local_retention,
+            journal_file_bytes,
             epoch_rows,
             max_connections: pick!(max_connections).unwrap_or(200),
             insecure_listen: pick!(insecure_listen).unwrap_or(false),

@@ -22,6 +22,9 @@ impl Server {
             memory_limit: settings.memory_limit,
             shards: settings.shards,
             checkpoint_interval: settings.checkpoint_interval,
+            seal_interval: settings.seal_interval,
+            local_retention: settings.local_retention,
+            journal_file_bytes: settings.journal_file_bytes,
             epoch_rows: settings.epoch_rows,
             max_transaction_bytes: settings.max_transaction_bytes,
             ..EngineConfig::default()

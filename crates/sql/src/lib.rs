@@ -23,7 +23,7 @@ pub mod statement;
 pub mod types;
 
 pub use name::{RelationName, fold, nearest, quote_identifier, quote_literal};
-pub use options::{OptionEntry, OptionValue, Options};
+pub use options::{OptionEntry, OptionValue, Options, parse_bytes, parse_duration};
 pub use sqlparser;
 pub use sqlparser::ast;
 pub use statement::{ParsedStatement, Statement};

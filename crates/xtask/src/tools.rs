@@ -14,23 +14,33 @@ struct Tool {
 enum Install {
     Apt(&'static str),
     Pip(&'static str),
+    /// Of Python.
+    Modules(&'static [&'static str]),
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 4] = [
     Tool { program: "psql", elsewhere: "", install: Install::Apt("postgresql-client") },
     Tool { program: "initdb", elsewhere: "/usr/lib/postgresql", install: Install::Apt("postgresql") },
+    Tool { program: "pyarrow and duckdb", elsewhere: "", install: Install::Modules(&["pyarrow", "duckdb"]) },
     Tool { program: "moto_server", elsewhere: "", install: Install::Pip("moto[server]") },
 ];
 
 /// Installs what is missing where it can; where it cannot, the tests that need it say so.
 pub fn install_missing() {
     for tool in TOOLS {
-        if is_installed(tool.program) || lies_under(tool.elsewhere, tool.program) {
+        let there = match tool.install {
+            Install::Modules(modules) => {
+                quietly(&["python3", "-c", &format!("import {}", modules.join(", "))])
+            }
+            _ => is_installed(tool.program) || lies_under(tool.elsewhere, tool.program),
+        };
+        if there {
             continue;
         }
         let (name, done) = match tool.install {
             Install::Apt(package) => (package, apt(package)),
-            Install::Pip(package) => (package, pip(package)),
+            Install::Pip(package) => (package, pip(&[package])),
+            Install::Modules(modules) => (tool.program, pip(modules)),
         };
         if done {
             eprintln!("installed {name}");
@@ -63,10 +73,12 @@ fn apt(package: &str) -> bool {
         && quietly(&[sudo, &["apt-get", "install", "-y", "--no-install-recommends", package]].concat())
 }
 
-fn pip(package: &str) -> bool {
+fn pip(packages: &[&str]) -> bool {
+    let with = |options: &[&str]| {
+        quietly(&[&["python3", "-m", "pip", "install", "--quiet"][..], options, packages].concat())
+    };
     // Newer Debian guards the system's Python; a test machine's may be added to.
-    quietly(&["python3", "-m", "pip", "install", "--quiet", package])
-        || quietly(&["python3", "-m", "pip", "install", "--quiet", "--break-system-packages", package])
+    with(&[]) || with(&["--break-system-packages"])
 }
 
 fn quietly(command: &[&str]) -> bool {

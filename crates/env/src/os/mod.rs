@@ -7,8 +7,10 @@
 mod disk;
 mod folder;
 mod store;
+mod thread;
 mod time;
 
 pub use disk::Disk;
 pub use store::{StoreError, object_store};
+pub use thread::lower_priority;
 pub use time::{Clock, Random};

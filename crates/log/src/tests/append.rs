@@ -75,7 +75,7 @@ fn large_writes_are_cut_into_frames() {
     let opened = try_open(&sim, options).unwrap();
     let time = |batch, micros| Write { event_time: at(micros), ..write_to(TOPIC, batch) };
     opened.submit([time(rows(0, 25), 50), time(rows(25, 10), 40)]).wait_blocking().unwrap();
-    let frames = opened.log.frames(TOPIC, Commit(0), Commit(1));
+    let frames = opened.log.frames(TOPIC, Commit(0), Commit(1)).unwrap();
     assert_eq!(frames.iter().map(|f| f.rows).collect::<Vec<_>>(), [10, 10, 10, 5]);
     assert_eq!(frames.iter().map(|f| f.base_offset.0).collect::<Vec<_>>(), [0, 10, 20, 30]);
     let before: Vec<_> = frames.iter().map(|f| f.watermark).collect();
@@ -85,7 +85,7 @@ fn large_writes_are_cut_into_frames() {
     let small = LogOptions { frame_bytes_max: 100, ..LogOptions::default() };
     let opened = try_open(&sim, small).unwrap();
     opened.append(rows(35, 40)).unwrap();
-    let frames = opened.log.frames(TOPIC, Commit(1), Commit(2));
+    let frames = opened.log.frames(TOPIC, Commit(1), Commit(2)).unwrap();
     assert!(frames.len() > 5, "{} frames of about 100 bytes", frames.len());
     assert_eq!(opened.ids(TOPIC), (0..75).collect::<Vec<_>>());
 }
@@ -184,7 +184,7 @@ fn replay_begins_and_ends_at_any_commit_over_several_files() {
             let found: Vec<u64> =
                 opened.log.replay(Commit(from), Commit(to)).map(|group| group.unwrap().commit.0).collect();
             assert_eq!(found, (from + 1..=to.min(40)).collect::<Vec<_>>(), "{from}..={to}");
-            let frames = opened.log.frames(TOPIC, Commit(from), Commit(to));
+            let frames = opened.log.frames(TOPIC, Commit(from), Commit(to)).unwrap();
             let commits: Vec<u64> = frames.iter().map(|frame| frame.commit.0).collect();
             assert_eq!(commits, found);
         }
@@ -321,10 +321,11 @@ fn each_partition_counts_for_itself() {
             facts.iter().map(|f| (f.partition.0, f.next_offset.0, f.event_time, f.idle)).collect();
         assert_eq!(told, [(0, 6, at(40), false), (1, 0, None, true), (2, 4, at(30), false)]);
         assert!(facts[0].newest_row > facts[2].newest_row && facts[1].newest_row.is_none());
-        let sizes = opened.log.sizes(TOPIC);
-        let told: Vec<_> = sizes.iter().map(|(p, s)| (p.0, s.first_offset.0, s.frames, s.rows)).collect();
+        let stored = opened.log.storage();
+        let told: Vec<_> =
+            stored.iter().map(|s| (s.partition.0, s.earliest_offset.0, s.frames, s.rows)).collect();
         assert_eq!(told, [(0, 0, 2, 6), (2, 0, 1, 4)]);
-        assert!(sizes.values().all(|size| size.bytes > 0));
+        assert!(stored.iter().all(|stored| stored.journal_bytes > 0));
         facts
     };
     let before: Vec<PartitionFacts> = check(&opened);

@@ -98,21 +98,21 @@ fn payloads_that_a_checkpoint_covers_are_checked_when_they_are_read() {
     for id in 0..3 {
         opened.append(rows(id, 1)).unwrap();
     }
-    let frames = opened.log.frames(TOPIC, Commit(0), Commit(3));
+    let frames = opened.log.frames(TOPIC, Commit(0), Commit(3)).unwrap();
     drop(opened);
     let mut bytes = sim.disk.contents(&first_file());
-    bytes[frames[1].place.at as usize + 200] ^= 1;
+    bytes[frames[1].journal_at() as usize + 200] ^= 1;
     sim.disk.corrupt(&first_file(), bytes);
     assert!(try_open(&sim, LogOptions::default()).is_err());
     assert!(try_open(&sim, LogOptions { verify_from: Commit(1), ..LogOptions::default() }).is_err());
     let opened = try_open(&sim, LogOptions { verify_from: Commit(2), ..LogOptions::default() }).unwrap();
-    let frames = opened.log.frames(TOPIC, Commit(0), Commit(3));
+    let frames = opened.log.frames(TOPIC, Commit(0), Commit(3)).unwrap();
     opened.log.read(&frames[0], None).unwrap();
     let error = opened.log.read(&frames[1], None).unwrap_err();
     let expected = format!(
         "journal file \"/data/journal/00000000000000000001.log\" is damaged at offset {}: the checksum of the payload \
          does not match",
-        frames[1].place.at
+        frames[1].journal_at()
     );
     assert_eq!(error.to_string(), expected);
     let replayed: Vec<_> = opened.log.replay(Commit(0), Commit(3)).collect();
@@ -155,10 +155,10 @@ fn a_group_cut_off_an_older_file_is_missed() {
     // The third group vanishes out of the middle: the chain breaks.
     let bytes = sim.disk.contents(&first_file());
     let opened = open(&sim);
-    let third = opened.log.frames(TOPIC, Commit(2), Commit(3))[0].clone();
+    let third = opened.log.frames(TOPIC, Commit(2), Commit(3)).unwrap()[0].clone();
     drop(opened);
     let header = 48 + 56 + 32;
-    let start = third.place.at as usize - header;
+    let start = third.journal_at() as usize - header;
     let spliced = [&bytes[..start], &bytes[len..]].concat();
     sim.disk.corrupt(&first_file(), spliced);
     assert!(error(&sim).is_corrupt(), "{}", error(&sim));

@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests start processes and wait for them")]
 
+mod cold;
 mod crash;
 mod hostile;
 mod log;
@@ -24,6 +25,11 @@ fn main() {
             crash::acknowledged_rows_survive_ten_kills as fn() -> Outcome,
         ),
         ("crash::no_increment_of_eight_clients_is_lost", crash::no_increment_of_eight_clients_is_lost),
+        (
+            "cold::a_lake_reads_topics_and_a_lost_disk_comes_back",
+            cold::a_lake_reads_topics_and_a_lost_disk_comes_back,
+        ),
+        ("cold::retention_takes_the_oldest_rows", cold::retention_takes_the_oldest_rows),
         ("hostile::deep_texts_are_refused", hostile::deep_texts_are_refused),
         ("hostile::a_message_of_100_megabytes_is_refused", hostile::a_message_of_100_megabytes_is_refused),
         (
