@@ -40,7 +40,6 @@ pub(crate) struct JournalFile {
 impl JournalFile {
     pub fn new(dir: &Path, first: Commit, written: u64) -> Self {
         Self {
-            first,
             path: dir.join(format!("{:020}.log", first.0)),
             first,
             written: AtomicU64::new(written),
@@ -199,11 +198,10 @@ impl JournalPlace {
 }
 
 impl FrameRef {
-    /// Where the payload lies in its journal file.
     #[cfg(test)]
-    pub(crate) fn journal_at(&self) -> u64 {
+    pub(crate) fn in_journal(&self) -> &JournalPlace {
         match &self.place {
-            Place::Journal(place) => place.at,
+            Place::Journal(place) => place,
             Place::Segment(_) => panic!("the frame lies in a segment"),
         }
     }

@@ -104,7 +104,8 @@ fn scan(
     behind: &JournalFile,
 ) -> Result<Contents, LogError> {
     let handle = file.open(&*store.env.disk)?;
-    let mut scanner = Scanner::new(handle, FileHeader::BYTES as u64, file.written(), None).skipping(file.skips());
+    let mut scanner =
+        Scanner::new(handle, FileHeader::BYTES as u64, file.written(), None).skipping(file.skips());
     let mut contents = Contents {
         plans: Vec::new(),
         spine: SpineDraft::default(),

@@ -342,7 +342,7 @@ fn a_frame_knows_the_range_of_its_numbers() {
     opened.append(rows(10, 100)).unwrap();
     opened.append(rows(200, 5)).unwrap();
     let check = |opened: &Opened| {
-        let frames = opened.log.frames(TOPIC, Commit(0), Commit(9));
+        let frames = opened.log.frames(TOPIC, Commit(0), Commit(9)).unwrap();
         let ranges: Vec<_> = frames.iter().map(|frame| frame.ranges.as_deref().map(<[_]>::to_vec)).collect();
         assert_eq!(ranges, [Some(vec![ColumnRange { column: 0, min: 10, max: 109 }]), None]);
     };

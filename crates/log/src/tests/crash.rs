@@ -123,7 +123,7 @@ fn a_producer_that_tries_again_appends_each_row_once() {
             assert_eq!(run(&sim, acknowledged), SENT, "{context}");
             let opened = try_open(&sim.crash(Survivors::None), options()).unwrap();
             assert_eq!(opened.ids(TOPIC), (0..SENT).collect::<Vec<_>>(), "{context}");
-            let frames = opened.log.frames(TOPIC, Commit(0), Commit(u64::MAX));
+            let frames = opened.log.frames(TOPIC, Commit(0), Commit(u64::MAX)).unwrap();
             let last = send(&opened, SENT - 1).unwrap();
             assert_eq!(last, frames.last().unwrap().commit, "{context}");
         }

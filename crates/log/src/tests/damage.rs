@@ -101,7 +101,7 @@ fn payloads_that_a_checkpoint_covers_are_checked_when_they_are_read() {
     let frames = opened.log.frames(TOPIC, Commit(0), Commit(3)).unwrap();
     drop(opened);
     let mut bytes = sim.disk.contents(&first_file());
-    bytes[frames[1].journal_at() as usize + 200] ^= 1;
+    bytes[frames[1].in_journal().at as usize + 200] ^= 1;
     sim.disk.corrupt(&first_file(), bytes);
     assert!(try_open(&sim, LogOptions::default()).is_err());
     assert!(try_open(&sim, LogOptions { verify_from: Commit(1), ..LogOptions::default() }).is_err());
@@ -112,7 +112,7 @@ fn payloads_that_a_checkpoint_covers_are_checked_when_they_are_read() {
     let expected = format!(
         "journal file \"/data/journal/00000000000000000001.log\" is damaged at offset {}: the checksum of the payload \
          does not match",
-        frames[1].journal_at()
+        frames[1].in_journal().at
     );
     assert_eq!(error.to_string(), expected);
     let replayed: Vec<_> = opened.log.replay(Commit(0), Commit(3)).collect();
@@ -158,7 +158,7 @@ fn a_group_cut_off_an_older_file_is_missed() {
     let third = opened.log.frames(TOPIC, Commit(2), Commit(3)).unwrap()[0].clone();
     drop(opened);
     let header = 48 + 56 + 32;
-    let start = third.journal_at() as usize - header;
+    let start = third.in_journal().at as usize - header;
     let spliced = [&bytes[..start], &bytes[len..]].concat();
     sim.disk.corrupt(&first_file(), spliced);
     assert!(error(&sim).is_corrupt(), "{}", error(&sim));

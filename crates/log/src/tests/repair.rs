@@ -122,11 +122,12 @@ fn damage_that_was_acknowledged_is_no_torn_tail_even_before_one() {
     let path = files(&sim).pop().unwrap();
     let whole = sim.disk.contents(&path);
     let opened = try_open(&sim, options()).unwrap();
-    let frame = opened.log.frames(TOPIC, Commit(6), Commit(7))[0].clone();
+    let frame = opened.log.frames(TOPIC, Commit(6), Commit(7)).unwrap()[0].clone();
     drop(opened);
-    assert_eq!(frame.place.file.path, path, "the seventh group is in the newest file");
+    let place = frame.in_journal();
+    assert_eq!(place.file.path, path, "the seventh group is in the newest file");
     let mut bad = whole;
-    bad[frame.place.at as usize + 30] ^= 4;
+    bad[place.at as usize + 30] ^= 4;
     // The next group was begun, so this one had been synced.
     bad.extend([7; 40]);
     sim.disk.corrupt(&path, bad);

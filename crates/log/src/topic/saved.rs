@@ -68,11 +68,7 @@ impl Topics {
             let sequences = Sequences { epoch: p.epoch, newest: p.newest.iter().copied().collect() };
             ((p.topic, p.partition, p.id), sequences)
         });
-        Self {
-            topics: topics.collect::<HashMap<_, _>>(),
-            gaps: saved.gaps,
-            producers: producers.collect(),
-        }
+        Self { topics: topics.collect::<HashMap<_, _>>(), gaps: saved.gaps, producers: producers.collect() }
     }
 }
 

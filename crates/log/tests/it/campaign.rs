@@ -239,7 +239,8 @@ impl World {
         let (found, ddl) = self.contents()?;
         for (topic, partitions) in TOPICS {
             let mut by_frames: BTreeMap<PartitionId, Vec<i64>> = BTreeMap::new();
-            for frame in self.log().frames(topic, Commit(0), Commit(u64::MAX)) {
+            let frames = self.log().frames(topic, Commit(0), Commit(u64::MAX));
+            for frame in frames.map_err(|error| format!("a segment: {error}"))? {
                 let batch =
                     self.log().read(&frame, Some(&[0])).map_err(|error| format!("a read: {error}"))?;
                 let ids = batch.column(0).as_primitive::<Int64Type>().values().to_vec();
@@ -381,7 +382,8 @@ impl World {
         let commit = answer.map_err(|error| format!("a repetition fails: {error}"))?;
         let before = Commit(commit.0.saturating_sub(1));
         let mut found = Vec::new();
-        for frame in self.log().frames(PRODUCED, before, commit) {
+        let frames = self.log().frames(PRODUCED, before, commit);
+        for frame in frames.map_err(|error| format!("a segment: {error}"))? {
             let batch = self.log().read(&frame, Some(&[0])).map_err(|error| format!("a read: {error}"))?;
             found.extend_from_slice(batch.column(0).as_primitive::<Int64Type>().values());
         }
