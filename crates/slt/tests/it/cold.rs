@@ -29,9 +29,9 @@ for topic in sorted(os.listdir(root)):
         continue
     files = os.path.join(root, topic, "*", "*.parquet")
     row = duckdb.sql(f"""SELECT count(*), sum(id), sum(price), count(note), sum(len(tags)), count(DISTINCT _offset),
-        max(_offset), count(_commit), count(_ingest_time) FROM read_parquet('{files}')""").fetchone()
+        max(_offset), count(_commit), count(_ingest_time) FROM read_parquet('{files}')""").fetchall()[0]
     assert table.num_rows == row[0] and sum(table["id"].to_pylist()) == row[1], (table.num_rows, row)
-    pruned = duckdb.sql(f"SELECT count(*) FROM read_parquet('{files}') WHERE _offset < 10").fetchone()[0]
+    pruned = duckdb.sql(f"SELECT count(*) FROM read_parquet('{files}') WHERE _offset < 10").fetchall()[0][0]
     print(" ".join(str(value) for value in row), pruned)
 "#;
 
