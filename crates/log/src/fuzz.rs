@@ -99,7 +99,7 @@ fn journal(bytes: &[u8]) -> Result<String, String> {
     let first = read(&sim, dir);
     let Err(why) = first else { return first };
     let repaired = {
-        let journal = Offline::open(&sim.disk, dir).expect("nobody else has it");
+        let journal = Offline::open(&sim.env(), dir).expect("nobody else has it");
         journal.survey(false, &mut |_| ()).expect("damage is no error of a survey");
         journal.repair().is_ok()
     };

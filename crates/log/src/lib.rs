@@ -53,8 +53,10 @@ pub use log::{ColdTier, Log, LogOptions, PartitionStorage, TierStatus};
 pub use ranges::ColumnRange;
 pub use recovery::{Recovered, TornTail};
 pub use replay::Replay;
-pub use segment::TopicPolicy;
-pub use survey::{Damage, FileSurvey, Offline, SeenBody, SeenGroup, SeenItem, Survey, TopicSurvey};
+pub use segment::{SegmentSurvey, SpineSurvey, TopicPolicy};
+pub use survey::{
+    Damage, FileSurvey, Offline, SeenBody, SeenGroup, SeenItem, SeenPlace, Survey, TopicSurvey,
+};
 pub use ticket::Ticket;
 pub use topic::{PartitionFacts, TopicSpec};
 pub use transaction::{CommittedFrame, CommittedGroup, Producer, Record, Transaction, Write, WriteKind};

@@ -1,4 +1,4 @@
-//! Looking at a journal that no server uses: what its files hold, what is damaged, and giving that up.
+//! Looking at a log that no server uses: what its files hold, what is damaged, and giving that up.
 //!
 //! A [`survey`] walks over every group of every file. Recovery stops at damage; a survey says what is lost, goes on where
 //! groups go on, and so can tell all of it. [`repair`] writes down beside a damaged file what is to be left out, after which
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millpond_env::{Disk, DiskFile, DiskLock, Open};
+use millpond_env::{Disk, DiskFile, DiskLock, Env, Open};
 use millpond_types::{Commit, EventTime, Offset, PartitionId, RelationId};
 
 use crate::format::{Bad, Body, FileHeader, FrameHeader, Skip, decode_record, encode_skips};
@@ -18,15 +18,51 @@ use crate::index::JournalFile;
 use crate::payload::decode_schema;
 use crate::recovery::named;
 use crate::scan::{Item, ScanError, ScannedGroup, Scanner};
+use crate::segment::survey::{self as segments, SegmentsSurvey};
+use crate::segment::{SegmentSurvey, SpineSurvey, Store};
 use crate::{LogError, Record, WriteKind};
 
-/// What a journal holds.
+/// What a log holds.
 #[derive(Debug, Default)]
 pub struct Survey {
+    /// Of the journal.
     pub files: Vec<FileSurvey>,
+    /// What journal files before have become.
+    pub spines: Vec<SpineSurvey>,
+    pub segments: Vec<SegmentSurvey>,
     pub topics: BTreeMap<RelationId, TopicSurvey>,
     /// All DDL records, oldest first.
     pub ddl: Vec<(Commit, Bytes)>,
+}
+
+impl Survey {
+    /// With what is in segments.
+    fn behind(sealed: SegmentsSurvey) -> Self {
+        let SegmentsSurvey { spines, segments, ddl, watermarks } = sealed;
+        let mut topics: BTreeMap<RelationId, TopicSurvey> = BTreeMap::new();
+        for segment in &segments {
+            let of = topics.entry(segment.topic).or_insert_with(|| TopicSurvey {
+                first_commit: Commit(*segment.commits.start()),
+                watermark: watermarks.get(&segment.topic).copied(),
+                ..TopicSurvey::default()
+            });
+            of.frames += segment.frames;
+            of.rows += segment.rows;
+            of.bytes += segment.bytes;
+            of.first_commit = of.first_commit.min(Commit(*segment.commits.start()));
+            of.last_commit = of.last_commit.max(Commit(*segment.commits.end()));
+            let range = of.partitions.entry(segment.partition).or_insert(segment.offsets.clone());
+            *range = range.start.min(segment.offsets.start)..range.end.max(segment.offsets.end);
+        }
+        Self { files: Vec::new(), spines, segments, topics, ddl }
+    }
+
+    /// What cannot be read: of the journal and of segments.
+    pub fn damaged_files(&self) -> usize {
+        self.files.iter().filter(|file| !file.damages.is_empty()).count()
+            + self.spines.iter().filter(|spine| spine.damage.is_some()).count()
+            + self.segments.iter().filter(|segment| segment.damage.is_some()).count()
+    }
 }
 
 /// One file.
@@ -87,7 +123,8 @@ pub struct SeenGroup<'a> {
     pub file: &'a Path,
     pub commit: Commit,
     pub ingest_time: EventTime,
-    pub bytes: std::ops::Range<u64>,
+    /// Where it lies in a journal file.
+    pub bytes: Option<std::ops::Range<u64>>,
     pub items: Vec<SeenItem>,
     /// W after it, of the topics where it has risen.
     pub watermarks: &'a [(RelationId, EventTime)],
@@ -96,12 +133,35 @@ pub struct SeenGroup<'a> {
 /// An item of a group.
 #[derive(Debug)]
 pub struct SeenItem {
-    pub offset: u64,
-    pub header_bytes: usize,
-    pub payload_bytes: u64,
-    pub header_crc: u32,
-    pub payload_crc: u32,
+    pub place: SeenPlace,
     pub what: SeenBody,
+}
+
+/// Where an item lies.
+#[derive(Debug)]
+pub enum SeenPlace {
+    Journal {
+        offset: u64,
+        header_bytes: usize,
+        payload_bytes: u64,
+        header_crc: u32,
+        payload_crc: u32,
+    },
+    /// In the file of the group.
+    Spine,
+    Segment {
+        file: PathBuf,
+        first_row: u64,
+    },
+}
+
+impl SeenItem {
+    fn payload_bytes(&self) -> u64 {
+        match self.place {
+            SeenPlace::Journal { payload_bytes, .. } => payload_bytes,
+            SeenPlace::Spine | SeenPlace::Segment { .. } => 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -127,24 +187,26 @@ pub enum SeenBody {
     Record(Record),
 }
 
-/// The journal of a data directory, while nobody else has it.
-#[derive(Debug)]
-pub struct Offline<'a> {
-    disk: &'a dyn Disk,
+/// The log of a data directory, while nobody else has it.
+pub struct Offline {
+    env: Env,
+    store: Store,
     dir: PathBuf,
     _lock: Box<dyn DiskLock>,
 }
 
-impl<'a> Offline<'a> {
+impl Offline {
     /// # Errors
     /// [`LogError::Locked`] while a server has it, [`LogError::Io`] where there is none.
-    pub fn open(disk: &'a dyn Disk, dir: &Path) -> Result<Self, LogError> {
+    pub fn open(env: &Env, dir: &Path) -> Result<Self, LogError> {
+        let disk = &env.disk;
         disk.list(dir).map_err(|e| LogError::io("list", dir, e))?;
         let lock = disk.lock(dir).map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => LogError::Locked { dir: dir.to_owned() },
             _ => LogError::io("lock", dir, error),
         })?;
-        Ok(Self { disk, dir: dir.to_owned(), _lock: lock })
+        let store = Store::new(env.clone(), dir, None);
+        Ok(Self { env: env.clone(), store, dir: dir.to_owned(), _lock: lock })
     }
 
     /// Walks over the journal and shows each sound group. With `payloads` every byte is checked, else what the headers say.
@@ -152,10 +214,14 @@ impl<'a> Offline<'a> {
     /// # Errors
     /// What the disk says; damage is in the answer.
     pub fn survey(&self, payloads: bool, visit: &mut dyn FnMut(&SeenGroup<'_>)) -> Result<Survey, LogError> {
-        let names = self.disk.list(&self.dir).map_err(|e| LogError::io("list", &self.dir, e))?;
-        let firsts: Vec<Commit> = names.iter().filter_map(|name| JournalFile::parse_name(name)).collect();
-        let mut survey = Survey::default();
-        let mut previous = Some(0);
+        let (_, manifest) = segments::newest(&self.store)?;
+        let sealed = segments::survey(&self.store, &manifest, payloads, visit)?;
+        let names = self.disk().list(&self.dir).map_err(|e| LogError::io("list", &self.dir, e))?;
+        let firsts = names.iter().filter_map(|name| JournalFile::parse_name(name));
+        // What was cut is removed by the next start.
+        let firsts: Vec<Commit> = firsts.filter(|first| *first > manifest.through).collect();
+        let mut survey = Survey::behind(sealed);
+        let mut previous = Some(manifest.chain);
         for (number, first) in firsts.iter().enumerate() {
             let journal = JournalFile::new(&self.dir, *first, 0);
             let newest = number + 1 == firsts.len();
@@ -163,14 +229,18 @@ impl<'a> Offline<'a> {
                 Some(next) => self.header(&JournalFile::new(&self.dir, *next, 0))?.ok(),
                 None => None,
             };
-            let mut walk = Walk { disk: self.disk, survey: &mut survey, payloads, visit, newest, next };
+            let mut walk = Walk { disk: self.disk(), survey: &mut survey, payloads, visit, newest, next };
             previous = walk.file(&journal, previous)?;
         }
         Ok(survey)
     }
 
+    fn disk(&self) -> &dyn Disk {
+        &*self.env.disk
+    }
+
     fn header(&self, journal: &JournalFile) -> Result<Result<FileHeader, Bad>, LogError> {
-        let file = journal.open(self.disk)?;
+        let file = journal.open(self.disk())?;
         read_header(&*file, &journal.path)
     }
 
@@ -180,7 +250,15 @@ impl<'a> Offline<'a> {
     /// # Errors
     /// What the disk says, or [`LogError::Corrupt`] for damage that cannot be left out: a file that is missing.
     pub fn repair(&self) -> Result<Survey, LogError> {
-        let survey = self.survey(true, &mut |_| ())?;
+        let (number, manifest) = segments::newest(&self.store)?;
+        let found = segments::survey(&self.store, &manifest, true, &mut |_| ())?;
+        if found.segments.iter().any(|s| s.damage.is_some())
+            || found.spines.iter().any(|s| s.damage.is_some())
+        {
+            segments::repair(&self.store, number, &manifest, &found)?;
+        }
+        let mut survey = self.survey(true, &mut |_| ())?;
+        (survey.spines, survey.segments) = (found.spines, found.segments);
         for file in survey.files.iter().filter(|file| !file.damages.is_empty()) {
             let journal = JournalFile::new(&self.dir, file.first, 0);
             if let Some(damage) = file.damages.iter().find(|damage| damage.skip.is_none()) {
@@ -189,7 +267,7 @@ impl<'a> Offline<'a> {
                 );
             }
             let mut header = [0; FileHeader::BYTES];
-            let read = journal.open(self.disk)?.read_exact_at(&mut header, 0);
+            let read = journal.open(self.disk())?.read_exact_at(&mut header, 0);
             read.map_err(|e| LogError::io("read", &journal.path, e))?;
             let both = file.given_up.iter().chain(&file.damages);
             let mut skips: Vec<Skip> = both.filter_map(|damage| damage.skip).collect();
@@ -204,14 +282,15 @@ impl<'a> Offline<'a> {
     fn write_skips(&self, path: &Path, bytes: &[u8]) -> Result<(), LogError> {
         let fresh = path.with_extension("skip-new");
         let write = || {
-            if self.disk.exists(&fresh)? {
-                self.disk.remove(&fresh)?;
+            let disk = self.disk();
+            if disk.exists(&fresh)? {
+                disk.remove(&fresh)?;
             }
-            let file = self.disk.open(&fresh, Open::Create)?;
+            let file = disk.open(&fresh, Open::Create)?;
             file.write_at(bytes, 0)?;
             file.sync_data()?;
-            self.disk.rename(&fresh, path)?;
-            self.disk.sync_dir(&self.dir)
+            disk.rename(&fresh, path)?;
+            disk.sync_dir(&self.dir)
         };
         write().map_err(|e| LogError::io("write", path, e))
     }
@@ -425,7 +504,8 @@ impl Walk<'_> {
         file.groups += 1;
         file.last = Some(group.commit);
         for item in &items {
-            file.payload_bytes += item.payload_bytes;
+            let payload_bytes = item.payload_bytes();
+            file.payload_bytes += payload_bytes;
             match &item.what {
                 SeenBody::Frame { topic, partition, base_offset, rows, watermark, .. } => {
                     file.frames += 1;
@@ -436,7 +516,7 @@ impl Walk<'_> {
                     });
                     of.frames += 1;
                     of.rows += u64::from(*rows);
-                    of.bytes += item.payload_bytes;
+                    of.bytes += payload_bytes;
                     of.last_commit = group.commit;
                     of.watermark = of.watermark.max(*watermark);
                     let end = Offset(base_offset.0 + u64::from(*rows));
@@ -466,14 +546,14 @@ impl Walk<'_> {
             file: &journal.path,
             commit: group.commit,
             ingest_time: group.ingest_time,
-            bytes: group.at..group.end,
+            bytes: Some(group.at..group.end),
             items,
             watermarks: &group.watermarks,
         });
     }
 }
 
-fn seen_frame(frame: &FrameHeader) -> SeenBody {
+pub(crate) fn seen_frame(frame: &FrameHeader) -> SeenBody {
     SeenBody::Frame {
         topic: frame.topic,
         partition: frame.partition,
@@ -490,14 +570,14 @@ fn seen_frame(frame: &FrameHeader) -> SeenBody {
 }
 
 fn seen_item(item: &Item, what: SeenBody) -> SeenItem {
-    SeenItem {
+    let place = SeenPlace::Journal {
         offset: item.at,
         header_bytes: item.header.header_bytes,
         payload_bytes: item.header.prelude.payload_bytes,
         header_crc: item.header.crc,
         payload_crc: item.header.prelude.payload_crc,
-        what,
-    }
+    };
+    SeenItem { place, what }
 }
 
 fn torn(offset: u64, bytes: std::ops::Range<u64>, what: &str) -> Damage {

@@ -1,11 +1,14 @@
-//! `millpond log`: what the journal of a data directory holds, in plain words, while no server uses it.
+//! `millpond log`: what the journal of a data directory and its segments hold, in plain words, while no server uses it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use millpond_env::Env;
-use millpond_log::{Damage, FileSurvey, LogError, Offline, Record, SeenBody, SeenGroup, Survey, WriteKind};
+use millpond_log::{
+    Damage, FileSurvey, LogError, Offline, Record, SeenBody, SeenGroup, SeenPlace, SegmentSurvey, Survey,
+    WriteKind,
+};
 use millpond_types::{Commit, RelationId};
 
 use crate::config::Settings;
@@ -40,12 +43,13 @@ pub struct InspectOptions {
 pub fn run(settings: &Settings, command: &LogCommand) -> Result<(), String> {
     let dir = settings.data_dir.join("journal");
     let env = Env::os();
-    let journal = Offline::open(&*env.disk, &dir).map_err(|error| sentence(&error, &dir))?;
+    let journal = Offline::open(&env, &dir).map_err(|error| sentence(&error, &dir))?;
     let told = |error: LogError| sentence(&error, &dir);
     match command {
         LogCommand::Ls => {
             let survey = journal.survey(false, &mut |_| ()).map_err(told)?;
             print(&files(&survey))?;
+            print(&segments(&survey))?;
             print(&topics(&survey))
         }
         LogCommand::Inspect(options) => {
@@ -62,34 +66,43 @@ pub fn run(settings: &Settings, command: &LogCommand) -> Result<(), String> {
         LogCommand::Verify => {
             let survey = journal.survey(true, &mut |_| ()).map_err(told)?;
             print(&damages(&survey))?;
-            let (commits, files) =
-                (lost(&survey), survey.files.iter().filter(|f| !f.damages.is_empty()).count());
-            let groups: u64 = survey.files.iter().map(|file| file.groups).sum();
-            let bytes: u64 = survey.files.iter().map(|file| file.bytes).sum();
-            if files == 0 {
-                return print(&format!(
-                    "{groups} commits in {} are sound: every checksum matches\n",
-                    size(bytes)
-                ));
+            let (damaged, commits, rows) = (survey.damaged_files(), lost(&survey), lost_rows(&survey));
+            let groups = survey.files.iter().map(|file| file.groups);
+            let groups: u64 = groups.chain(survey.spines.iter().map(|spine| spine.groups)).sum();
+            let here: Vec<_> = survey.segments.iter().filter(|segment| segment.local).collect();
+            let bytes = survey.files.iter().map(|file| file.bytes).chain(here.iter().map(|s| s.bytes));
+            let bytes: u64 = bytes.chain(survey.spines.iter().map(|spine| spine.bytes)).sum();
+            if damaged == 0 {
+                print(&format!("{groups} commits in {} are sound: every checksum matches\n", size(bytes)))?;
+                return match survey.segments.len() - here.len() {
+                    0 => Ok(()),
+                    away => {
+                        print(&format!("{away} segments lie in the object store only, and were not read\n"))
+                    }
+                };
             }
+            let files = survey.files.len() + survey.spines.len() + here.len();
+            let rows = if rows > 0 { format!(", and {rows} rows of segments") } else { String::new() };
             Err(format!(
-                "{files} of {} files are damaged; {commits} commits cannot be read\n\
-                 Bring the files back from a copy, or give these commits up with \"millpond log repair\".",
-                survey.files.len()
+                "{damaged} of {files} files are damaged; {commits} commits{rows} cannot be read\n\
+                 Bring the files back from a copy, or give that up with \"millpond log repair\"."
             ))
         }
         LogCommand::Repair => {
             let survey = journal.repair().map_err(told)?;
             print(&damages(&survey))?;
-            print(&match lost(&survey) {
-                0 if survey.files.iter().all(|file| file.damages.is_empty()) => {
-                    "nothing is damaged, nothing was changed\n".to_owned()
-                }
-                commits => format!(
-                    "{commits} commits were given up: readers leave them out from now on\n\
-                     The damaged files are as they were; a file *.skip beside each says what is left out.\n"
-                ),
-            })
+            if survey.damaged_files() == 0 {
+                return print("nothing is damaged, nothing was changed\n");
+            }
+            let rows = match lost_rows(&survey) {
+                0 => String::new(),
+                rows => format!(", and {rows} rows of segments,"),
+            };
+            print(&format!(
+                "{} commits{rows} were given up: readers leave them out from now on\n\
+                 Nothing was deleted: a file *.skip beside a journal file says what is left out, a segment is now called *.damaged.\n",
+                lost(&survey)
+            ))
         }
     }
 }
@@ -121,6 +134,44 @@ fn lost(survey: &Survey) -> u64 {
         .filter_map(|damage| damage.commits.as_ref())
         .map(|commits| commits.end() - commits.start() + 1)
         .sum()
+}
+
+/// In segments of which there is no other copy.
+fn lost_rows(survey: &Survey) -> u64 {
+    let lost = survey.segments.iter().filter(|segment| segment.damage.is_some() && !segment.uploaded);
+    lost.map(|segment| segment.rows).sum()
+}
+
+fn segments(survey: &Survey) -> String {
+    if survey.segments.is_empty() {
+        return String::new();
+    }
+    let rows = survey.segments.iter().map(|segment| {
+        vec![
+            name(&segment.path),
+            format!("{} to {}", segment.commits.start(), segment.commits.end()),
+            format!("{} to {}", segment.offsets.start, segment.offsets.end),
+            segment.frames.to_string(),
+            segment.rows.to_string(),
+            size(segment.bytes),
+            segment_state(segment),
+        ]
+    });
+    let heads = ["segment", "commits", "offsets", "frames", "rows", "size", "state"];
+    format!("\n{}", table(&heads, rows.collect(), &[3, 4, 5]))
+}
+
+fn segment_state(segment: &SegmentSurvey) -> String {
+    let mut parts = vec![match (segment.local, segment.uploaded) {
+        _ if segment.damage.is_some() => "damaged",
+        (true, true) => "sound, uploaded",
+        (true, false) => "sound",
+        (false, _) => "in the object store",
+    }];
+    if segment.compacted {
+        parts.push("compacted");
+    }
+    parts.join(", ")
 }
 
 fn files(survey: &Survey) -> String {
@@ -183,8 +234,18 @@ fn topics(survey: &Survey) -> String {
     format!("\n{}", table(&heads, rows.collect(), &[0, 2, 3, 4]))
 }
 
+fn sealed_damages(survey: &Survey) -> String {
+    let spines = survey.spines.iter().map(|spine| (spine.damage.as_ref(), spine.uploaded));
+    let segments = survey.segments.iter().map(|segment| (segment.damage.as_ref(), segment.uploaded));
+    let damaged = spines.chain(segments).filter_map(|(damage, uploaded)| Some((damage?, uploaded)));
+    damaged.fold(String::new(), |text, (damage, uploaded)| {
+        let copy = if uploaded { "; the object store has another copy" } else { "" };
+        format!("{text}{damage}{copy}\n")
+    })
+}
+
 fn damages(survey: &Survey) -> String {
-    let mut text = String::new();
+    let mut text = sealed_damages(survey);
     let mut tell = |file: &FileSurvey, kind: &str, damage: &Damage| {
         let lost = match &damage.commits {
             Some(commits) if commits.start() == commits.end() => {
@@ -216,12 +277,12 @@ fn is_wanted(seen: &SeenGroup<'_>, options: &InspectOptions) -> bool {
 }
 
 fn group(seen: &SeenGroup<'_>) -> String {
+    let bytes = seen.bytes.as_ref().map(|bytes| format!("bytes {} to {} of ", bytes.start, bytes.end));
     let mut text = format!(
-        "commit {}, {}, bytes {} to {} of {}\n",
+        "commit {}, {}, {}{}\n",
         seen.commit,
         time(seen.ingest_time.0),
-        seen.bytes.start,
-        seen.bytes.end,
+        bytes.unwrap_or_default(),
         name(seen.file)
     );
     for item in &seen.items {
@@ -272,11 +333,17 @@ fn group(seen: &SeenGroup<'_>) -> String {
                 }
             },
         };
-        let _ = writeln!(
-            text,
-            "  {:>10}  {what}; header {} bytes crc {:08x}, payload {} bytes crc {:08x}",
-            item.offset, item.header_bytes, item.header_crc, item.payload_bytes, item.payload_crc
-        );
+        let _ = match &item.place {
+            SeenPlace::Journal { offset, header_bytes, payload_bytes, header_crc, payload_crc } => writeln!(
+                text,
+                "  {offset:>10}  {what}; header {header_bytes} bytes crc {header_crc:08x}, \
+                 payload {payload_bytes} bytes crc {payload_crc:08x}"
+            ),
+            SeenPlace::Spine => writeln!(text, "              {what}"),
+            SeenPlace::Segment { file, first_row } => {
+                writeln!(text, "              {what}; from row {first_row} of {}", name(file))
+            }
+        };
     }
     for (topic, watermark) in seen.watermarks {
         let _ = writeln!(text, "              watermark of topic {topic} after it: {}", time(watermark.0));

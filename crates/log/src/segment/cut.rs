@@ -42,6 +42,8 @@ struct Contents {
     ingest_time: Option<EventTime>,
     last_tick: Option<EventTime>,
     last: Commit,
+    /// The crc of the last header, which the file behind continues.
+    chain: u32,
 }
 
 /// Makes segments and a spine of a journal file, and returns the manifest that has them. All files are durable, and read back;
@@ -55,7 +57,6 @@ pub(super) fn cut(
     next: &JournalFile,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Manifest>, LogError> {
-    let chain = chain_before(store, next)?;
     let contents = scan(store, before, file, next)?;
     let mut manifest = before.clone();
     store.create_dir()?;
@@ -80,20 +81,12 @@ pub(super) fn cut(
     store.sync_dir()?;
     manifest.cuts.push(cut);
     manifest.through = contents.last;
-    manifest.chain = chain;
+    manifest.chain = contents.chain;
     manifest.ingest_time = contents.ingest_time;
     manifest.last_tick = contents.last_tick;
     manifest.topics = contents.topics.save();
     manifest.sort();
     Ok(Some(manifest))
-}
-
-/// The crc that the file after the cut continues.
-fn chain_before(store: &Store, next: &JournalFile) -> Result<u32, LogError> {
-    let mut bytes = [0; FileHeader::BYTES];
-    let file = next.open(&*store.env.disk)?;
-    file.read_exact_at(&mut bytes, 0).map_err(|e| LogError::io("read", &next.path, e))?;
-    FileHeader::decode(&bytes).map(|header| header.previous).map_err(|what| next.corrupt(0, what))
 }
 
 /// Reads the headers and records of a file.
@@ -113,6 +106,7 @@ fn scan(
         ingest_time: before.ingest_time,
         last_tick: before.last_tick,
         last: before.through,
+        chain: before.chain,
     };
     if !file.skips().is_empty() {
         contents.topics.allow_gaps();
@@ -189,6 +183,7 @@ fn scan(
     if contents.last < file.first {
         return Err(file.corrupt(FileHeader::BYTES as u64, "the file holds no group"));
     }
+    contents.chain = scanner.previous().unwrap_or(before.chain);
     contents.number();
     Ok(contents)
 }

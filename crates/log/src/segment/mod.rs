@@ -29,6 +29,7 @@ mod rows;
 mod spine;
 mod store;
 mod stored;
+pub(crate) mod survey;
 mod tail;
 mod upload;
 pub(crate) mod worker;
@@ -48,6 +49,7 @@ pub use policy::TopicPolicy;
 pub(crate) use reader::SealedReader;
 pub(crate) use remote::Remote;
 pub(crate) use store::Store;
+pub use survey::{SegmentSurvey, SpineSurvey};
 pub(crate) use tail::Tail;
 
 use crate::{FrameRef, LogError};

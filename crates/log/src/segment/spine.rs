@@ -62,7 +62,8 @@ impl SpineDraft {
         let packed = zstd::bulk::compress(&self.items, super::ZSTD_LEVEL)?;
         let mut out = Vec::with_capacity(HEADER_BYTES + packed.len());
         out.extend(MAGIC.to_le_bytes());
-        out.extend(self.first.unwrap_or_default().0.to_le_bytes());
+        // Of nothing at all the first comes after the last.
+        out.extend(self.first.unwrap_or(Commit(1)).0.to_le_bytes());
         out.extend(self.last.0.to_le_bytes());
         out.extend((self.items.len() as u64).to_le_bytes());
         out.extend(packed);

@@ -322,10 +322,23 @@ impl Tier {
     /// Uploads what is synced of the journal: after it, the loss of this disk loses nothing up to here.
     pub fn upload_journal(&self, shared: &Shared) -> Result<(), LogError> {
         let Some(remote) = &self.store.remote else { return Ok(()) };
-        let mut parts = self.parts.lock();
-        let files: Vec<_> = shared.index.read().files.iter().cloned().collect();
-        let through = *shared.durable.borrow();
-        parts.upload(&self.store, remote, &files)?;
+        let (files, through) = {
+            let mut work = self.work.lock();
+            // Of files that were cut, perhaps before a crash, the segments must be there.
+            if !work.manifest.cuts.is_empty() && !work.published.holds(&work.manifest) {
+                if let Some(error) = &work.failed {
+                    return Err(error.clone());
+                }
+                self.upload(shared, &mut work, remote)?;
+                if !work.published.holds(&work.manifest) {
+                    return Err(LogError::Closed);
+                }
+            }
+            // As long as they are in use, they stay.
+            let files: Vec<_> = shared.index.read().files.iter().cloned().collect();
+            (files, *shared.durable.borrow())
+        };
+        self.parts.lock().upload(&self.store, remote, &files)?;
         let mut status = self.status.lock();
         status.journal_uploaded = status.journal_uploaded.max(through);
         Ok(())

@@ -103,6 +103,24 @@ fn a_lost_disk_comes_back_up_to_what_was_uploaded() {
     assert!(look(&open_cold(&lose_disk(&new))) == after);
 }
 
+/// A crash may come between a cut and its upload: the journal behind alone would be no log.
+#[test]
+fn an_uploaded_journal_stands_on_uploaded_segments() {
+    let sim = Sim::new(12);
+    let opened = try_open_with(&sim, options(), 3).unwrap();
+    fill(&opened, 0..40);
+    opened.log.checkpointed(Commit(40));
+    opened.log.maintain().unwrap();
+    drop(opened);
+    let opened = open_cold(&sim);
+    fill(&opened, 40..45);
+    opened.log.upload_journal().unwrap();
+    assert_eq!(opened.log.tier_status().safe_through, Commit(45));
+    let before = look(&opened);
+    drop(opened);
+    assert!(look(&open_cold(&lose_disk(&sim))) == before);
+}
+
 #[test]
 fn a_restore_that_crashes_begins_again() {
     let sim = Sim::new(3);

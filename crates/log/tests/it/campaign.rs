@@ -2,7 +2,8 @@
 //!
 //! One seed is one life: appends of all kinds, closing and opening, crashes, failing calls, a full disk, each drawn from
 //! [`ACTIVITIES`]; a new ability of the log gets a line there. Power goes at a drawn call of whatever is under way, and
-//! again during the recovery from that. A model keeps what was acknowledged, and what was sent and not answered. After
+//! again during the recovery from that. Half of the lives have an object store; a background thread has none, what it does is
+//! done by activities. A model keeps what was acknowledged, and what was sent and not answered. After
 //! each start and each healing the log must hold the first, in order, and of the second a beginning, each transaction whole
 //! or not at all; what was once found missing never comes back.
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray as _, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -18,8 +20,8 @@ use crossbeam_channel::{Receiver, unbounded};
 use millpond_env::Random as _;
 use millpond_env::sim::{Fault, Sim, SimRandom, Survivors};
 use millpond_log::{
-    CommittedGroup, Log, LogOptions, Offline, Producer, Record, Ticket, TopicSpec, Transaction, Write,
-    WriteKind,
+    ColdTier, CommittedGroup, Log, LogOptions, Offline, Producer, Record, Ticket, TopicSpec, Transaction,
+    Write, WriteKind,
 };
 use millpond_types::{Commit, EventTime, PartitionId, RelationId};
 
@@ -49,6 +51,10 @@ pub const ACTIVITIES: &[Activity] = &[
     Activity { name: "power off at some call", weight: 12, run: World::power_off },
     Activity { name: "a failing call", weight: 10, run: World::failing_call },
     Activity { name: "a full disk", weight: 4, run: World::full_disk },
+    Activity { name: "cut into segments", weight: 8, run: World::cut },
+    Activity { name: "a failing call of a cut", weight: 5, run: World::failing_cut },
+    Activity { name: "power off at some call of a cut", weight: 6, run: World::power_off_in_a_cut },
+    Activity { name: "a lost disk", weight: 3, run: World::lose_disk },
 ];
 
 /// What a life has been through.
@@ -75,6 +81,7 @@ pub struct World {
     sim: Sim,
     options: LogOptions,
     open: Option<(Log, Receiver<Arc<CommittedGroup>>)>,
+    has_objects: bool,
     /// By partition, all rows that the log must hold.
     rows: BTreeMap<(RelationId, PartitionId), Vec<i64>>,
     ddl: Vec<Bytes>,
@@ -102,9 +109,12 @@ pub fn live(seed: u64) -> Result<Life, String> {
         frame_rows_max: draw(&[20, 200, 10_000]) as usize,
         group_bytes_max: draw(&[200, 5_000, 8 << 20]) as usize,
         overlap_bytes: draw(&[100, 256 << 10]) as usize,
+        background: false,
+        seal_interval: None,
         ..LogOptions::default()
     };
     let sim = Sim::new(seed);
+    let has_objects = draw(&[0, 1]) == 1;
     sim.disk.set_reserves(draw(&[0, 1]) == 1);
     let mut world = World {
         story: format!("seed {seed}, {options:?}\n"),
@@ -112,6 +122,7 @@ pub fn live(seed: u64) -> Result<Life, String> {
         sim,
         options,
         open: None,
+        has_objects,
         rows: BTreeMap::new(),
         ddl: Vec::new(),
         unanswered: Vec::new(),
@@ -158,7 +169,13 @@ impl World {
 
     fn try_open(&mut self) -> Result<(), millpond_log::LogError> {
         let (observer, groups) = unbounded();
-        let (log, recovered) = Log::open(self.sim.env(), dir(), self.options.clone(), observer)?;
+        let cold = self.sim.env().objects.filter(|_| self.has_objects).map(|objects| ColdTier {
+            objects,
+            prefix: object_store::path::Path::from("pond"),
+            local_retention: Some(Duration::from_secs(60)),
+        });
+        let options = LogOptions { cold, ..self.options.clone() };
+        let (log, recovered) = Log::open(self.sim.env(), dir(), options, observer)?;
         for (topic, partitions) in TOPICS {
             log.declare_topic(topic, TopicSpec { partitions });
         }
@@ -419,8 +436,7 @@ impl World {
     /// Nothing is damaged that no fault has damaged.
     fn survey(&mut self) -> Outcome {
         self.open = None;
-        let disk = self.sim.disk.clone();
-        let journal = Offline::open(&disk, dir()).map_err(|error| error.to_string())?;
+        let journal = Offline::open(&self.sim.env(), dir()).map_err(|error| error.to_string())?;
         let survey = journal.survey(true, &mut |_| ()).map_err(|error| error.to_string())?;
         drop(journal);
         if let Some(file) = survey.files.iter().find(|file| !file.damages.is_empty()) {
@@ -553,6 +569,67 @@ impl World {
         }
         self.sim.disk.set_capacity(None);
         if full { self.heal() } else { Ok(()) }
+    }
+}
+
+impl World {
+    /// Full files that a checkpoint covers become segments, are uploaded, and leave the disk after a minute.
+    fn cut(&mut self) -> Outcome {
+        self.log().checkpointed(*self.log().durable().borrow());
+        let pause = Duration::from_secs(self.below(50));
+        self.sim.clock.advance(pause);
+        self.log().maintain().map_err(|error| format!("nothing was wrong: {error}"))?;
+        self.check()
+    }
+
+    /// A call fails, of the disk or of the object store: readers see what they saw, and the next start goes on.
+    fn failing_cut(&mut self) -> Outcome {
+        if self.has_objects && self.below(2) == 0 {
+            let other = Fault::Error(std::io::ErrorKind::Other);
+            let fault = if self.below(2) == 0 { Fault::LostAnswer } else { other };
+            let call = self.sim.objects.calls() + self.below(12);
+            self.sim.objects.fault_at(call, fault);
+        } else {
+            let kinds = [std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull];
+            let (kind, torn) = (kinds[self.below(2) as usize], self.below(400) as usize);
+            let fault = if self.below(2) == 0 { Fault::Error(kind) } else { Fault::Torn(torn, kind) };
+            let call = self.sim.disk.changes() + self.below(40);
+            self.sim.disk.fault_at(call, fault);
+        }
+        self.log().checkpointed(*self.log().durable().borrow());
+        let passes: Vec<_> = (0..3).map(|_| self.log().maintain()).collect();
+        self.note(format_args!("{passes:?}"));
+        self.sim.disk.heal();
+        self.sim.objects.heal();
+        self.check()?;
+        // What failed is done by this process or the next.
+        if self.log().maintain().is_err() {
+            self.reopen()?;
+            return self.cut();
+        }
+        Ok(())
+    }
+
+    fn power_off_in_a_cut(&mut self) -> Outcome {
+        let call = self.sim.disk.changes() + self.below(60);
+        self.sim.disk.fault_at(call, Fault::PowerOff);
+        self.log().checkpointed(*self.log().durable().borrow());
+        let pass = self.log().maintain();
+        self.note(format_args!("{pass:?}"));
+        self.lose_power();
+        self.start()
+    }
+
+    /// Another machine with the same object store has everything that was uploaded.
+    fn lose_disk(&mut self) -> Outcome {
+        if !self.has_objects {
+            return Ok(());
+        }
+        self.log().upload_journal().map_err(|error| format!("nothing was wrong: {error}"))?;
+        let objects = self.sim.objects.clone();
+        self.open = None;
+        self.sim = Sim { objects, ..Sim::new(self.random.next_u64()) };
+        self.start()
     }
 }
 

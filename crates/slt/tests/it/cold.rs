@@ -61,7 +61,7 @@ async fn text(client: &Client, sql: &str) -> Result<Vec<String>, String> {
 }
 
 /// Asks until the answer is `t`.
-async fn until(client: &Client, sql: &str) -> Outcome {
+pub async fn until(client: &Client, sql: &str) -> Outcome {
     let begun = Instant::now();
     loop {
         let answer = text(client, sql).await?;

@@ -37,6 +37,53 @@ fn has(text: &str, parts: &[&str]) -> Outcome {
     }
 }
 
+/// A table's and a source's rows that became segments are listed, shown, verified, and given up when asked.
+pub fn segments_are_listed_and_verified() -> Outcome {
+    let environment = vec![("MILLPOND_JOURNAL_FILE_SIZE".to_owned(), "64kB".to_owned())];
+    let mut server = Server::start(&binary()?, &Mode { environment, ..Mode::default() })?;
+    let data = server.data();
+    block_on(async {
+        let client = connect(&server.config()).await?;
+        client.batch_execute("CREATE SOURCE event (id bigint, text text)").await.map_err(told)?;
+        for round in 0..20 {
+            let (from, to) = (round * 500, round * 500 + 499);
+            let sql = format!(
+                "INSERT INTO event SELECT n, 'text ' || n FROM generate_series({from}, {to}) AS g(n)"
+            );
+            client.batch_execute(&sql).await.map_err(told)?;
+        }
+        crate::cold::until(&client, "SELECT sum(segments) > 1 FROM millpond.partitions").await
+    })?;
+    server.kill();
+    has(&printed(&data, &["log", "ls"])?, &[".parquet", "sound", "event", "0: 0 to 10000"])?;
+    has(
+        &printed(&data, &["log", "inspect", "--from", "3", "--to", "3"])?,
+        &["commit 3, 20", "500 rows from offset 500", "from row 500 of"],
+    )?;
+    has(&printed(&data, &["log", "verify"])?, &["commits in", "every checksum matches"])?;
+    let folder = data.join("journal/segments");
+    let mut segments: Vec<_> = std::fs::read_dir(&folder)
+        .map_err(|e| e.to_string())?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "parquet"))
+        .collect();
+    segments.sort();
+    let victim = segments.first().ok_or("there is no segment")?;
+    let mut bytes = std::fs::read(victim).map_err(|e| e.to_string())?;
+    bytes[50] ^= 1;
+    std::fs::write(victim, &bytes).map_err(|e| e.to_string())?;
+    has(&refused(&data, &["log", "verify"])?, &["is damaged at offset", "rows of segments cannot be read"])?;
+    has(&printed(&data, &["log", "repair"])?, &["rows of segments, were given up", "*.damaged"])?;
+    has(&printed(&data, &["log", "verify"])?, &["every checksum matches"])?;
+    server.restart()?;
+    block_on(async {
+        let client = connect(&server.config()).await?;
+        let row = client.query_one("SELECT count(*), max(id) FROM event", &[]).await.map_err(told)?;
+        let (count, newest): (i64, i64) = (row.get(0), row.get(1));
+        ensure(0 < count && count < 10_000 && newest == 9_999, || format!("{count} rows up to {newest}"))
+    })
+}
+
 pub fn damage_is_named_and_given_up_only_when_asked() -> Outcome {
     let mut server = Server::start(&binary()?, &Mode::default())?;
     let data = server.data();

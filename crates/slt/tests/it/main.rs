@@ -36,6 +36,7 @@ fn main() {
             "hostile::bytes_that_are_no_protocol_end_their_connection",
             hostile::bytes_that_are_no_protocol_end_their_connection,
         ),
+        ("log::segments_are_listed_and_verified", log::segments_are_listed_and_verified),
         (
             "log::damage_is_named_and_given_up_only_when_asked",
             log::damage_is_named_and_given_up_only_when_asked,
