@@ -339,7 +339,7 @@ impl Walk<'_> {
             sealed: false,
             torn: None,
             damages: Vec::new(),
-            given_up: skips.iter().map(|skip| given_up(skip)).collect(),
+            given_up: skips.iter().map(given_up).collect(),
         };
         let start = FileHeader::BYTES as u64;
         if self.newest && len <= start {

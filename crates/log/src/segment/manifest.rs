@@ -244,7 +244,7 @@ pub(super) fn parse_name(name: &str) -> Option<u64> {
 pub(super) fn read_newest(store: &Store) -> Result<Option<(u64, Manifest)>, LogError> {
     let numbers = store.list()?.into_iter().filter_map(|file| parse_name(file.to_str()?));
     let Some(number) = numbers.max() else { return Ok(None) };
-    let path = store.path(&name(number));
+    let path = store.path(name(number));
     let bytes = store.read_file(&path)?;
     match Manifest::decode(&bytes, number) {
         Ok(manifest) => Ok(Some((number, manifest))),
@@ -255,7 +255,7 @@ pub(super) fn read_newest(store: &Store) -> Result<Option<(u64, Manifest)>, LogE
 /// Makes a manifest the newest one, durably.
 pub(super) fn write(store: &Store, number: u64, manifest: &Manifest) -> Result<(), LogError> {
     debug_assert_eq!(manifest.check(), Ok(()));
-    let path = store.path(&name(number));
+    let path = store.path(name(number));
     let staged: PathBuf = path.with_extension("staged");
     store.remove_if_there(&staged)?;
     store.write_file(&staged, &manifest.encode(number))?;

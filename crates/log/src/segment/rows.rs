@@ -281,7 +281,7 @@ impl Tail {
         groups.filter_map(move |group| {
             let (start, next) = (self.starts[group], self.starts[group + 1]);
             let within = first.max(start) - start..end.min(next) - start;
-            (within.start < within.end).then(|| (group, within.start as usize..within.end as usize))
+            (within.start < within.end).then_some((group, within.start as usize..within.end as usize))
         })
     }
 }

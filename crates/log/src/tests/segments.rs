@@ -96,12 +96,15 @@ pub(super) fn step(id: i64) -> Transaction {
     Transaction { writes, records }
 }
 
+/// Topic, commit, partition, first offset, rows, watermark before it, ingest time, rows.
+type SeenFrame = (RelationId, Commit, PartitionId, u64, u32, Option<EventTime>, EventTime, RecordBatch);
+
 /// What readers can see of a log.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Seen {
     pub groups: Vec<String>,
     pub batches: Vec<RecordBatch>,
-    pub frames: Vec<(RelationId, Commit, PartitionId, u64, u32, Option<EventTime>, EventTime, RecordBatch)>,
+    pub frames: Vec<SeenFrame>,
     tops: Vec<(Option<EventTime>, Option<Bytes>, Vec<u64>)>,
 }
 
