@@ -12,3 +12,4 @@ pub mod no_catalog;
 pub mod oracle;
 pub mod recovery;
 pub mod report;
+pub mod storage;

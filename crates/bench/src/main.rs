@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use millpond_bench::report::Report;
-use millpond_bench::{append, catch_up, checkpoint, latency, oracle, recovery};
+use millpond_bench::{append, catch_up, checkpoint, latency, oracle, recovery, storage};
 
 #[derive(Parser)]
 #[command(name = "millpond-bench")]
@@ -17,7 +17,7 @@ struct Arguments {
 enum Command {
     /// Every benchmark: a table, then JSON
     Bench {
-        /// Only these: append, catch-up, checkpoint, latency, recovery
+        /// Only these: append, catch-up, checkpoint, latency, recovery, storage
         only: Vec<String>,
         /// Bids of the catch-up benchmark
         #[arg(long, default_value_t = 10_000_000)]
@@ -82,6 +82,9 @@ async fn bench(
     }
     if wanted("recovery") {
         recovery::run(&mut report, &dir, log_megabytes)?;
+    }
+    if wanted("storage") {
+        storage::run(&mut report, &dir, bids)?;
     }
     println!("\n{}", report.json());
     if let Some(path) = json {

@@ -23,7 +23,12 @@ pub fn run(report: &mut Report, dir: &Path, megabytes: u64) -> Result<(), String
         // Nothing is covered by a checkpoint; all of it is; and all but the last hundredth.
         let covers = [("no checkpoint", 0), ("all but 1 %", last.0 - last.0 / 100), ("all", last.0)];
         for (covered, verify_from) in covers {
-            let options = LogOptions { verify_from: Commit(verify_from), ..LogOptions::default() };
+            let options = LogOptions {
+                verify_from: Commit(verify_from),
+                // Files that are covered stay files.
+                background: false,
+                ..LogOptions::default()
+            };
             let (observer, _groups) = crossbeam_channel::unbounded();
             let start = env.clock.monotonic();
             let opened = Log::open(env.clone(), &path, options, observer);

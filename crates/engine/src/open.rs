@@ -202,7 +202,7 @@ pub(crate) async fn restore(
         if matches!(relation.kind, RelationKind::Table(_)) {
             let runs =
                 heap_runs(checkpoints, manifest, &table_state(relation), "table").await?.unwrap_or_default();
-            driver.add_table(relation, runs);
+            driver.add_table(relation, runs)?;
         }
     }
     for relation in catalog.relations().filter(|r| matches!(r.kind, RelationKind::MaterializedView(_))) {

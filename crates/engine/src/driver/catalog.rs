@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millpond_catalog::{Catalog, Change, Relation, RelationKind};
 use millpond_state::Relation as Stored;
-use millpond_types::{Commit, EventTime, SqlError};
+use millpond_types::{Commit, EventTime, SqlError, SqlState};
 use tracing::{error, warn};
 
 use super::{Driver, LiveTable};
@@ -78,7 +78,9 @@ impl Driver {
             }
             RelationKind::Table(_) => {
                 self.declare(relation);
-                self.add_table(relation, Vec::new());
+                if let Err(fault) = self.add_table(relation, Vec::new()) {
+                    error!(table = %relation.name, %fault, "a table cannot be kept");
+                }
             }
             RelationKind::MaterializedView(_) => self.create_view(relation),
             RelationKind::Sink(_) => self.add_sink(relation, Commit(0)),
@@ -122,25 +124,29 @@ impl Driver {
         self.log.declare_topic(relation.id, millpond_log::TopicSpec { partitions });
     }
 
-    pub fn add_table(&mut self, relation: &Arc<Relation>, runs: Vec<millpond_state::HeapRun>) {
+    /// A table with the rows of a checkpoint.
+    ///
+    /// # Errors
+    /// XX001 if the runs do not fit the table or each other.
+    pub fn add_table(
+        &mut self,
+        relation: &Arc<Relation>,
+        runs: Vec<millpond_state::HeapRun>,
+    ) -> Result<(), SqlError> {
         let key = Key::of(relation);
         if key == Key::AppendOnly {
             self.source_rows.entry(relation.id).or_insert(0);
-            return;
+            return Ok(());
         }
         let (schema, identity) = (stored_schema(relation), identity(relation));
-        let rows = match Stored::restore(&relation.name, Arc::clone(&schema), identity.clone(), runs) {
-            Ok(rows) => rows,
-            Err(fault) => {
-                error!(table = %relation.name, %fault, "a table's runs cannot be restored");
-                Stored::new(&relation.name, schema, identity)
-            }
-        };
-        let shape = match self.shape(relation) {
-            Ok(shape) => shape,
-            Err(fault) => return error!(table = %relation.name, %fault, "a table cannot be read"),
-        };
+        let rows = Stored::restore(&relation.name, schema, identity, runs).map_err(|fault| {
+            let message =
+                format!("table \"{}\" cannot be restored from its checkpoint: {fault}", relation.name);
+            SqlError::new(SqlState::DATA_CORRUPTED, message)
+        })?;
+        let shape = self.shape(relation)?;
         self.touched.insert(relation.id);
         self.tables.insert(relation.id, LiveTable { relation: Arc::clone(relation), key, shape, rows });
+        Ok(())
     }
 }
