@@ -50,15 +50,13 @@ pub(crate) fn transaction(batch: &RecordBatch) -> Transaction {
 
 /// # Errors
 /// What the disk said.
-pub fn run(report: &mut Report, dir: &Path) -> Result<(), String> {
+pub async fn run(report: &mut Report, dir: &Path) -> Result<(), String> {
     let env = Env::os();
     for rows in [1usize, 100, 1_000, 10_000] {
         let bytes = bids(rows).get_array_memory_size();
         let (p50, p99) = raw_sync(&env, &dir.join(format!("raw-{rows}")), bytes)?;
         report.add(&format!("fdatasync of {bytes} bytes"), &[("p50_ms", p50), ("p99_ms", p99)]);
-        // Many writers of single rows share syncs.
-        let clients: &[usize] = if rows == 1 { &[1, 8, 64] } else { &[1, 8] };
-        for &clients in clients {
+        for clients in [1, 8] {
             let path = dir.join(format!("log-{rows}-{clients}"));
             let (rate, mut times, mb) = clients_append(&env, &path, rows, clients)?;
             let (ack50, ack99) = percentiles(&mut times);
@@ -75,7 +73,44 @@ pub fn run(report: &mut Report, dir: &Path) -> Result<(), String> {
             );
         }
     }
+    // As sessions of the server do: tasks, not threads.
+    let (rate, mut times) = tasks_append(&env, &dir.join("log-tasks"), 64).await?;
+    let (ack50, ack99) = percentiles(&mut times);
+    let figures = [("rows_per_s", rate), ("ack_p50_ms", ack50), ("ack_p99_ms", ack99)];
+    report.add("append, 1 row per commit, 64 tasks", &figures);
     Ok(())
+}
+
+async fn tasks_append(env: &Env, path: &Path, tasks: usize) -> Result<(f64, Vec<Duration>), String> {
+    let (observer, groups) = crossbeam_channel::bounded(256);
+    let opened = Log::open(env.clone(), path, LogOptions::default(), observer);
+    let (log, _) = opened.map_err(|e| e.to_string())?;
+    log.declare_topic(TOPIC, TopicSpec { partitions: 1 });
+    let drain = std::thread::spawn(move || while groups.recv().is_ok() {});
+    let batch = bids(1);
+    let start = env.clock.monotonic();
+    let workers: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (log, batch, clock) = (log.clone(), batch.clone(), Arc::clone(&env.clock));
+            tokio::spawn(async move {
+                let mut times = Vec::new();
+                while (clock.monotonic() - start).as_secs_f64() < SECONDS {
+                    let begun = clock.monotonic();
+                    log.submit(transaction(&batch)).wait().await.map_err(|e| e.to_string())?;
+                    times.push(clock.monotonic() - begun);
+                }
+                Ok::<_, String>(times)
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for worker in workers {
+        times.extend(worker.await.map_err(|e| e.to_string())??);
+    }
+    let seconds = (env.clock.monotonic() - start).as_secs_f64();
+    drop(log);
+    drain.join().map_err(|_| "the observer panicked".to_owned())?;
+    Ok((times.len() as f64 / seconds, times))
 }
 
 fn raw_sync(env: &Env, path: &Path, bytes: usize) -> Result<(f64, f64), String> {

@@ -68,7 +68,7 @@ async fn bench(
     let wanted = |name: &str| only.is_empty() || only.iter().any(|o| o == name);
     let mut report = Report::default();
     if wanted("append") {
-        append::run(&mut report, &dir)?;
+        append::run(&mut report, &dir).await?;
     }
     if wanted("catch-up") {
         catch_up::run(&mut report, &dir, bids, 1).await?;
