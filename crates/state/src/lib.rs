@@ -18,6 +18,7 @@ pub mod heap;
 pub mod relation;
 pub mod runs;
 
+pub use columns::same_rows;
 pub use checkpoint::{
     Change, CheckpointOptions, Checkpoints, Manifest, ManifestDraft, MergeJob, Merged, NewRun, RunRef,
     StateEntry,
