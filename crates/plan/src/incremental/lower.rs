@@ -566,13 +566,13 @@ fn display_name(facts: &crate::RelationFacts) -> String {
 
 /// `expr` over a logical schema, as an expression over the node that `columns` are about.
 pub(super) fn over(expr: &Expr, schema: &DFSchema, columns: &[(String, Expr)]) -> Result<Expr, SqlError> {
-    let substituted = without_alias(expr.clone()).transform_down(|e| match e {
+    // An alias may stand inside, as in CAST(count(x) AS count AS numeric).
+    let substituted = without_alias(expr.clone()).transform_down(|e| match without_alias(e) {
         Expr::Column(c) => {
             let at = schema.index_of_column(&c)?;
             Ok(Transformed::new(columns[at].1.clone(), true, TreeNodeRecursion::Jump))
         }
-        Expr::Alias(alias) => Ok(Transformed::yes(*alias.expr)),
-        other => Ok(Transformed::no(other)),
+        other => Ok(Transformed::yes(other)),
     });
     substituted.map(|t| t.data).map_err(from_datafusion)
 }
