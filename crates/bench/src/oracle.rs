@@ -422,7 +422,8 @@ impl World {
         } else {
             let number = self.column(&columns, Kind::Number);
             let below = self.rng.random_range(2..8);
-            let nulls = if self.rng.random_bool(0.5) { format!(" OR {number} IS NULL") } else { String::new() };
+            let nulls =
+                if self.rng.random_bool(0.5) { format!(" OR {number} IS NULL") } else { String::new() };
             format!("(SELECT * FROM {name} WHERE {number} < {below}{nulls}) AS {alias}")
         };
         Side { relation, alias, columns }
@@ -468,7 +469,12 @@ impl World {
                 self.drew("join without an equality");
                 let (outputs, columns) = pick(self);
                 let bound = self.rng.random_range(0..3);
-                let on = format!("{} < {} AND {} = {bound}", self.of(&a, Number), self.of(&b, Number), self.of(&b, Number));
+                let on = format!(
+                    "{} < {} AND {} = {bound}",
+                    self.of(&a, Number),
+                    self.of(&b, Number),
+                    self.of(&b, Number)
+                );
                 let kind = ["", "LEFT "][self.rng.random_range(0..2)];
                 (format!("SELECT {outputs} FROM {} {kind}JOIN {} ON {on}", a.relation, b.relation), columns)
             }
@@ -483,7 +489,8 @@ impl World {
                 let not = if self.rng.random_bool(0.5) { "NOT " } else { "" };
                 self.drew(if not.is_empty() { "in" } else { "not in" });
                 let (x, y) = key.split_once(" = ").expect("two numbers");
-                let filter = if self.rng.random_bool(0.5) { format!(" WHERE {y} > 2") } else { String::new() };
+                let filter =
+                    if self.rng.random_bool(0.5) { format!(" WHERE {y} > 2") } else { String::new() };
                 let condition = format!("{x} {not}IN (SELECT {y} FROM {}{filter})", b.relation);
                 (format!("SELECT a.* FROM {} WHERE {condition}", a.relation), a.columns)
             }
@@ -522,7 +529,12 @@ impl World {
                 let last = self.of_any(&c);
                 let query = format!(
                     "SELECT {} AS k, {} AS n, {} AS x FROM {} JOIN {} ON {key}{rest} {kind} {} ON {second}",
-                    self.of(&a, Number), self.of(&b, Number), last.0, a.relation, b.relation, c.relation
+                    self.of(&a, Number),
+                    self.of(&b, Number),
+                    last.0,
+                    a.relation,
+                    b.relation,
+                    c.relation
                 );
                 (query, vec![("k", Number), ("n", Number), ("x", last.1)])
             }

@@ -24,12 +24,12 @@ mod operator;
 pub mod spec;
 
 pub use aggregate::{Frozen, STATE_GROUPS, STATE_VALUES};
-pub use join::{STATE_LEFT, STATE_RIGHT};
 pub use fault::Fault;
 pub use graph::{
     Clock, EpochInput, EpochOutput, EpochStats, Graph, InputId, Late, NodeId, NodeStats, OutputId, Rejected,
     Sink,
 };
+pub use join::{STATE_LEFT, STATE_RIGHT};
 pub use spec::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, JoinKind,
     JoinSpec, MapSpec, Residual, WindowKind, WindowSpec,

@@ -18,11 +18,11 @@ pub mod heap;
 pub mod relation;
 pub mod runs;
 
-pub use columns::same_rows;
 pub use checkpoint::{
     Change, CheckpointOptions, Checkpoints, Manifest, ManifestDraft, MergeJob, Merged, NewRun, RunRef,
     StateEntry,
 };
+pub use columns::same_rows;
 pub use error::{CheckpointError, CorruptRun, StateFault};
 pub use heap::{Heap, HeapSnapshot, RowId};
 pub use relation::{Identity, Relation};

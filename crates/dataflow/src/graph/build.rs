@@ -228,7 +228,8 @@ impl Graph {
         schema: SchemaRef,
     ) -> NodeId {
         let Built { routers, shards, states } = built;
-        let keyed = Keyed { name, routers, shards, lateness_micros, mark: EventTime::MIN, pending: 0, states };
+        let keyed =
+            Keyed { name, routers, shards, lateness_micros, mark: EventTime::MIN, pending: 0, states };
         self.add(Kind::Keyed(keyed), sources, schema, false)
     }
 }

@@ -75,8 +75,9 @@ impl FrozenRows {
         }
         let weights = self.weights.iter().copied().chain(std::iter::repeat_n(0, ended));
         columns.push(Arc::new(Int64Array::from_iter_values(weights)));
-        let deleted = (ended > 0)
-            .then(|| (0..self.ids.len() + ended).map(|row| Some(row >= self.ids.len())).collect::<BooleanArray>());
+        let deleted = (ended > 0).then(|| {
+            (0..self.ids.len() + ended).map(|row| Some(row >= self.ids.len())).collect::<BooleanArray>()
+        });
         KeyedRun::new(1, RecordBatch::try_new(saved_schema(&self.schema), columns)?, deleted)
     }
 }
@@ -98,7 +99,8 @@ pub(super) fn saved_pieces(
     shards: usize,
 ) -> Result<Vec<(Option<Piece>, i64)>, Cause> {
     let expected = saved_schema(&shape.schemas[side]);
-    let types = |schema: &SchemaRef| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
+    let types =
+        |schema: &SchemaRef| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
     if types(&expected) != types(run.schema()) {
         return Err(Cause::Saved("the columns of a join's rows are others".to_owned()));
     }
@@ -110,7 +112,8 @@ pub(super) fn saved_pieces(
             None => part.batch.clone(),
         };
         let (ids, weights) = (batch.column(0), batch.column(width + 1));
-        let (id_values, weight_values) = (ids.as_primitive::<Int64Type>(), weights.as_primitive::<Int64Type>());
+        let (id_values, weight_values) =
+            (ids.as_primitive::<Int64Type>(), weights.as_primitive::<Int64Type>());
         if ids.null_count() + weights.null_count() > 0
             || id_values.values().iter().any(|id| *id < 0 || *id > i64::MAX / 2)
             || weight_values.values().iter().any(|weight| *weight <= 0)

@@ -55,11 +55,19 @@ struct Work {
 #[derive(Clone, Copy)]
 enum Stage {
     /// The row of the delta, and the entry of the other side that it meets next.
-    Pairs { row: usize, entry: Option<u32> },
+    Pairs {
+        row: usize,
+        entry: Option<u32>,
+    },
     /// The delta's own rows, alone.
-    Own { row: usize },
+    Own {
+        row: usize,
+    },
     /// Rows of the other side whose match comes or goes: the key or entry, and where in the key's chain.
-    Others { at: usize, entry: Option<u32> },
+    Others {
+        at: usize,
+        entry: Option<u32>,
+    },
     Done,
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::array::{
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+};
 use arrow::compute::take;
 use millpond_state::{Heap, RowId};
 use millpond_types::Delta;
@@ -21,7 +23,13 @@ pub(super) enum Values<'a> {
 
 impl Values<'_> {
     /// The columns `wanted`, `rows` values of each.
-    fn columns(&self, shape: &Shape, side: usize, wanted: &[usize], rows: usize) -> Result<Vec<ArrayRef>, Cause> {
+    fn columns(
+        &self,
+        shape: &Shape,
+        side: usize,
+        wanted: &[usize],
+        rows: usize,
+    ) -> Result<Vec<ArrayRef>, Cause> {
         match self {
             Self::Delta(columns, indices) => {
                 wanted.iter().map(|column| Ok(take(&columns[*column], indices, None)?)).collect()
@@ -36,7 +44,8 @@ impl Values<'_> {
                     }
                 });
                 let batch = heap.gather(ids, Some(&distinct))?;
-                let place = |column: &usize| distinct.iter().position(|d| d == column).expect("just gathered");
+                let place =
+                    |column: &usize| distinct.iter().position(|d| d == column).expect("just gathered");
                 Ok(wanted.iter().map(|column| Arc::clone(batch.column(place(column)))).collect())
             }
             Self::Nulls => {

@@ -49,7 +49,8 @@ fn without_nulls<'a>(columns: impl Iterator<Item = &'a ArrayRef>) -> Result<Opti
 impl Router for JoinRouter {
     fn route(&self, delta: &Delta, out: &mut Output) -> Result<Piece, Cause> {
         let places = &self.shape.keys[self.side];
-        let keys = |delta: &Delta| places.iter().map(|c| Arc::clone(delta.batch.column(*c))).collect::<Vec<_>>();
+        let keys =
+            |delta: &Delta| places.iter().map(|c| Arc::clone(delta.batch.column(*c))).collect::<Vec<_>>();
         let mut keyed = None;
         if !self.shape.nulls_equal
             && let Some(mask) = without_nulls(keys(delta).iter())?

@@ -70,11 +70,9 @@ impl Case {
     }
 
     fn matches(&self, left: &Row, right: &Row) -> bool {
-        let key = |&(l, r): &(usize, usize)| {
-            (self.nulls_equal || !left[l].is_null()) && left[l] == right[r]
-        };
-        let residual = !self.residual
-            || (!left[2].is_null() && !right[2].is_null() && left[2].int() <= right[2].int());
+        let key = |&(l, r): &(usize, usize)| (self.nulls_equal || !left[l].is_null()) && left[l] == right[r];
+        let residual =
+            !self.residual || (!left[2].is_null() && !right[2].is_null() && left[2].int() <= right[2].int());
         self.keys.iter().all(key) && residual
     }
 
@@ -328,10 +326,7 @@ fn an_update_beside_the_key_toggles_nothing() {
     for kind in [JoinKind::LeftSemi, JoinKind::LeftAnti, JoinKind::LeftMark] {
         let mut life = Life::new(plain(kind, false), 1);
         life.step(&[(0, simple(1, 1), 1), (1, simple(1, 1), 1)], 1);
-        let delta = Delta::new(
-            batch(&schema(), &[&simple(1, 1), &simple(1, 2)]),
-            Some(vec![-1, 1].into()),
-        );
+        let delta = Delta::new(batch(&schema(), &[&simple(1, 1), &simple(1, 2)]), Some(vec![-1, 1].into()));
         let deltas = vec![(life.inputs[1], vec![delta])];
         let out = life.graph.step(EpochInput { deltas, watermarks: vec![] }).expect("an epoch");
         assert_eq!(out.stats.rows_out, 0, "{kind:?}");

@@ -31,7 +31,8 @@ impl Plan {
         let hint = "Group by window_start of TUMBLE or HOP over a source with a WATERMARK, or keep the number of groups small.";
         let joins = self.nodes.iter().filter_map(|node| match &node.operator {
             Operator::Join(join) => {
-                let what = format!("the state of {} grows with the rows of both sides", self.join_name(node, join));
+                let what =
+                    format!("the state of {} grows with the rows of both sides", self.join_name(node, join));
                 let hint = "Filter or aggregate the sides first, or keep the number of rows small.";
                 Some((what, hint.to_owned()))
             }
@@ -61,9 +62,10 @@ impl Plan {
     fn join_keys(&self, node: &Node, join: &Join) -> String {
         let [left, right] = [0, 1].map(|n| &self.nodes[node.inputs[n]].schema);
         let equals = if join.nulls_equal { "IS NOT DISTINCT FROM" } else { "=" };
-        let keys = join.keys.iter().map(|(l, r)| {
-            format!("{} {equals} {}", left.field(*l).name(), right.field(*r).name())
-        });
+        let keys = join
+            .keys
+            .iter()
+            .map(|(l, r)| format!("{} {equals} {}", left.field(*l).name(), right.field(*r).name()));
         keys.collect::<Vec<_>>().join(" AND ")
     }
 }

@@ -49,6 +49,11 @@ pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError
         .hint("Group by window_start of TUMBLE or HOP over a source, or leave EMIT out."));
     }
     debug_assert_eq!(root + 1, lowering.nodes.len());
+    let corrects = |node: &Node| matches!(node.operator, Operator::Join(_)) && !node.append_only;
+    if options.emit_on_close && lowering.nodes.iter().any(corrects) {
+        return Err(SqlError::unsupported("EMIT ON WINDOW CLOSE: a join gives rows that later ones correct")
+            .hint("Use an inner join of streams and windows without allowed_lateness, or leave EMIT out."));
+    }
     let columns =
         plan.schema().fields().iter().map(|f| Ok((names::shown(f.name()).to_owned(), SqlType::of(f)?)));
     Ok(Plan { columns: columns.collect::<Result<_, SqlError>>()?, nodes: lowering.nodes })
@@ -640,9 +645,7 @@ pub(super) fn refuse_in_expression(expr: &Expr) -> Result<(), SqlError> {
             | Expr::InSubquery(_)
             | Expr::Exists(_)
             | Expr::SetComparison(_)
-            | Expr::OuterReferenceColumn(..) => {
-                Some(unsupported("a subquery of this form", SUBQUERY_HINT))
-            }
+            | Expr::OuterReferenceColumn(..) => Some(unsupported("a subquery of this form", SUBQUERY_HINT)),
             Expr::Placeholder(p) => Some(unsupported(&format!("the parameter {}", p.id), "Write the value.")),
             Expr::Unnest(_) => Some(unsupported("unnest", "Unnest when the view is read.")),
             Expr::ScalarFunction(f) if f.func.signature().volatility == Volatility::Volatile => {

@@ -61,7 +61,12 @@ impl Lowering {
             JoinType::LeftSemi => JoinKind::LeftSemi,
             JoinType::LeftAnti => JoinKind::LeftAnti,
             JoinType::LeftMark => JoinKind::LeftMark,
-            other => return Err(unsupported(&format!("a {other} join"), "Name the relations the other way round.")),
+            other => {
+                return Err(unsupported(
+                    &format!("a {other} join"),
+                    "Name the relations the other way round.",
+                ));
+            }
         };
         let left = self.lower(&join.left, false)?;
         let right = self.lower(&join.right, false)?;
@@ -303,13 +308,15 @@ impl Lowering {
         } else {
             let field = below.schema.field(value).clone();
             let ty = SqlType::of(&field)?;
-            let call = |function, argument, result| AggregateCall { function, argument, filter: None, result };
+            let call =
+                |function, argument, result| AggregateCall { function, argument, filter: None, result };
             let calls = vec![
                 call(AggregateFunction::CountStar, None, SqlType::Int8),
                 call(AggregateFunction::Max, Some(value), ty),
             ];
             let operator = Aggregate { group: Vec::new(), calls, global: true, close: None };
-            let fields = vec![SqlType::Int8.field("rows", false), field.with_name("value").with_nullable(true)];
+            let fields =
+                vec![SqlType::Int8.field("rows", false), field.with_name("value").with_nullable(true)];
             let facts = Facts { append_only: false, key: Some(Vec::new()), event_time: None };
             let node = self.push(Operator::Aggregate(operator), vec![right.node], fields, facts);
             (node, JoinKind::Inner, vec![0, 1])
@@ -344,7 +351,8 @@ impl Condition {
         let mut condition = Self { keys: Vec::new(), nulls_equal, residual: None };
         let mut rest: Vec<Expr> = Vec::new();
         for (l, r) in &join.on {
-            let types = (l.get_type(left).map_err(from_datafusion)?, r.get_type(right).map_err(from_datafusion)?);
+            let types =
+                (l.get_type(left).map_err(from_datafusion)?, r.get_type(right).map_err(from_datafusion)?);
             if types.0 != types.1 {
                 let types = format!("{} and {}", types.0, types.1);
                 return Err(SqlError::internal(format!("the keys of a join have the types {types}")));
@@ -355,14 +363,14 @@ impl Condition {
             match conjunct {
                 Expr::Literal(ScalarValue::Boolean(Some(true)), _) => {}
                 // The only kind of equality, so that all keys agree about NULL.
-                Expr::BinaryExpr(BinaryExpr { left: a, op: logical::Operator::IsNotDistinctFrom, right: b })
-                    if join.on.is_empty() && !join.null_aware =>
-                {
-                    match sides(a, b, left, right) {
-                        Some(key) => condition.keys.push(key),
-                        None => rest.push(conjunct.clone()),
-                    }
-                }
+                Expr::BinaryExpr(BinaryExpr {
+                    left: a,
+                    op: logical::Operator::IsNotDistinctFrom,
+                    right: b,
+                }) if join.on.is_empty() && !join.null_aware => match sides(a, b, left, right) {
+                    Some(key) => condition.keys.push(key),
+                    None => rest.push(conjunct.clone()),
+                },
                 other => rest.push(other.clone()),
             }
         }
@@ -378,7 +386,8 @@ fn sides(a: &Expr, b: &Expr, left: &DFSchema, right: &DFSchema) -> Option<(Expr,
         let columns: HashSet<&Column> = expr.column_refs();
         !columns.is_empty() && columns.iter().all(|c| schema.has_column(c))
     };
-    let same = |l: &Expr, r: &Expr| l.get_type(left).ok().is_some_and(|ty| r.get_type(right).ok() == Some(ty));
+    let same =
+        |l: &Expr, r: &Expr| l.get_type(left).ok().is_some_and(|ty| r.get_type(right).ok() == Some(ty));
     if about(a, left) && about(b, right) && same(a, b) {
         return Some((a.clone(), b.clone()));
     }
