@@ -62,6 +62,13 @@ struct View {
     windowed: bool,
 }
 
+/// One side of a join.
+struct Side {
+    relation: String,
+    alias: &'static str,
+    columns: Vec<(&'static str, Kind)>,
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Number,
@@ -419,6 +426,10 @@ impl World {
 
     fn query(&mut self) -> (String, Vec<(&'static str, Kind)>, bool) {
         use Kind::Number;
+        if self.rng.random_bool(0.45) {
+            let (query, columns) = self.join_query();
+            return (query, columns, false);
+        }
         let (name, columns, windowed) = self.relation();
         let filter = self.filter(&columns);
         match self.rng.random_range(0..6) {
@@ -488,6 +499,156 @@ impl World {
                 (query, vec![("k", key.1), ("n", Number), ("v", Number)], false)
             }
         }
+    }
+
+    /// A relation of few rows under an alias, as joins multiply them.
+    fn side(&mut self, alias: &'static str) -> Side {
+        let (name, columns, _) = self.relation();
+        let relation = if name == "t" || name == "u" {
+            format!("{name} AS {alias}")
+        } else {
+            let number = self.column(&columns, Kind::Number);
+            let below = self.rng.random_range(2..8);
+            let nulls =
+                if self.rng.random_bool(0.5) { format!(" OR {number} IS NULL") } else { String::new() };
+            format!("(SELECT * FROM {name} WHERE {number} < {below}{nulls}) AS {alias}")
+        };
+        Side { relation, alias, columns }
+    }
+
+    fn join_query(&mut self) -> (String, Vec<(&'static str, Kind)>) {
+        use Kind::Number;
+        let (a, b) = (self.side("a"), self.side("b"));
+        let key = format!("{} = {}", self.of(&a, Number), self.of(&b, Number));
+        let inner_key = if self.rng.random_bool(0.15) {
+            self.drew("join on values that are not distinct");
+            format!("({})", key.replace(" = ", " IS NOT DISTINCT FROM "))
+        } else {
+            key.clone()
+        };
+        let rest = match self.rng.random_range(0..4) {
+            0 => {
+                self.drew("residual condition");
+                format!(" AND {} <= {}", self.of(&a, Number), self.of(&b, Number))
+            }
+            1 => format!(" AND {} > 1", self.of(&b, Number)),
+            _ => String::new(),
+        };
+        let pick = |world: &mut Self| {
+            let (x, y) = (world.of_any(&a), world.of_any(&b));
+            let n = world.of(&b, Number);
+            (format!("{} AS k, {} AS x, {n} AS n", x.0, y.0), vec![("k", x.1), ("x", y.1), ("n", Number)])
+        };
+        match self.rng.random_range(0..12) {
+            0..4 => {
+                let kind = ["", "LEFT ", "RIGHT ", "FULL "][self.rng.random_range(0..4)];
+                self.drew(match kind {
+                    "" => "inner join",
+                    "LEFT " => "left join",
+                    "RIGHT " => "right join",
+                    _ => "full join",
+                });
+                let (outputs, columns) = pick(self);
+                let (a, b) = (a.relation, b.relation);
+                (format!("SELECT {outputs} FROM {a} {kind}JOIN {b} ON {inner_key}{rest}"), columns)
+            }
+            4 => {
+                self.drew("join without an equality");
+                let (outputs, columns) = pick(self);
+                let bound = self.rng.random_range(0..3);
+                let on = format!(
+                    "{} < {} AND {} = {bound}",
+                    self.of(&a, Number),
+                    self.of(&b, Number),
+                    self.of(&b, Number)
+                );
+                let kind = ["", "LEFT "][self.rng.random_range(0..2)];
+                (format!("SELECT {outputs} FROM {} {kind}JOIN {} ON {on}", a.relation, b.relation), columns)
+            }
+            5 => {
+                let not = if self.rng.random_bool(0.5) { "NOT " } else { "" };
+                self.drew(if not.is_empty() { "exists" } else { "not exists" });
+                let (of, key) = (a.relation, inner_key);
+                let condition = format!("{not}EXISTS (SELECT 1 FROM {} WHERE {key}{rest})", b.relation);
+                (format!("SELECT a.* FROM {of} WHERE {condition}"), a.columns)
+            }
+            6 => {
+                let not = if self.rng.random_bool(0.5) { "NOT " } else { "" };
+                self.drew(if not.is_empty() { "in" } else { "not in" });
+                let (x, y) = key.split_once(" = ").expect("two numbers");
+                let filter =
+                    if self.rng.random_bool(0.5) { format!(" WHERE {y} > 2") } else { String::new() };
+                let condition = format!("{x} {not}IN (SELECT {y} FROM {}{filter})", b.relation);
+                (format!("SELECT a.* FROM {} WHERE {condition}", a.relation), a.columns)
+            }
+            7 => {
+                self.drew("exists or");
+                let number = self.of(&a, Number);
+                let condition =
+                    format!("{number} = 3 OR EXISTS (SELECT 1 FROM {} WHERE {key}{rest})", b.relation);
+                (format!("SELECT a.* FROM {} WHERE {condition}", a.relation), a.columns)
+            }
+            8 => {
+                self.drew("scalar subquery");
+                let (x, y) = (self.of(&a, Number), self.of(&b, Number));
+                let function = ["avg", "min", "count"][self.rng.random_range(0..3)];
+                let query = format!(
+                    "SELECT a.* FROM {} WHERE {x} > (SELECT {function}({y}) FROM {})",
+                    a.relation, b.relation
+                );
+                (query, a.columns)
+            }
+            9 => {
+                self.drew("correlated scalar subquery");
+                let (x, y) = (self.of(&a, Number), self.of(&b, Number));
+                let function = ["max", "sum", "count"][self.rng.random_range(0..3)];
+                let query = format!(
+                    "SELECT {x} AS k, (SELECT cast({function}({y}) AS bigint) FROM {} WHERE {key}) AS n FROM {}",
+                    b.relation, a.relation
+                );
+                (query, vec![("k", Number), ("n", Number)])
+            }
+            10 => {
+                self.drew("three-way join");
+                let c = self.side("c");
+                let kind = ["JOIN", "LEFT JOIN", "FULL JOIN"][self.rng.random_range(0..3)];
+                let second = format!("{} = {}", self.of(&a, Number), self.of(&c, Number));
+                let last = self.of_any(&c);
+                let query = format!(
+                    "SELECT {} AS k, {} AS n, {} AS x FROM {} JOIN {} ON {key}{rest} {kind} {} ON {second}",
+                    self.of(&a, Number),
+                    self.of(&b, Number),
+                    last.0,
+                    a.relation,
+                    b.relation,
+                    c.relation
+                );
+                (query, vec![("k", Number), ("n", Number), ("x", last.1)])
+            }
+            _ => {
+                self.drew("aggregate over a join");
+                let (group, number) = (self.of_any(&a), self.of(&b, Number));
+                let kind = ["", "LEFT "][self.rng.random_range(0..2)];
+                let query = format!(
+                    "SELECT {} AS k, count(*) AS n, cast(sum({number}) AS bigint) AS v FROM {} {kind}JOIN {} ON {key}{rest} GROUP BY {}",
+                    group.0, a.relation, b.relation, group.0
+                );
+                (query, vec![("k", group.1), ("n", Number), ("v", Number)])
+            }
+        }
+    }
+
+    /// A number of one side, qualified.
+    fn of(&mut self, side: &Side, kind: Kind) -> String {
+        match self.column(&side.columns, kind) {
+            "1" => format!("length({}.{}::text)", side.alias, side.columns[0].0),
+            column => format!("{}.{column}", side.alias),
+        }
+    }
+
+    fn of_any(&mut self, side: &Side) -> (String, Kind) {
+        let (column, kind) = self.any(&side.columns);
+        (format!("{}.{column}", side.alias), kind)
     }
 
     fn aggregates(&mut self, columns: &[(&'static str, Kind)]) -> String {

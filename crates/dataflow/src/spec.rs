@@ -87,6 +87,49 @@ pub struct AggregateSpec {
     pub schema: SchemaRef,
 }
 
+/// Which rows a join gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Pairs that match.
+    Inner,
+    /// And left rows without a match, with NULLs in the right columns.
+    Left,
+    Right,
+    Full,
+    /// Left rows with a match, once each.
+    LeftSemi,
+    /// Left rows without one.
+    LeftAnti,
+    /// All left rows, with a last column that says whether there is a match.
+    LeftMark,
+}
+
+/// What must be true of a pair beside its equal keys.
+#[derive(Clone, Debug)]
+pub struct Residual {
+    /// The columns that the expression is over: those of the left source, then those of the right.
+    pub columns: Vec<usize>,
+    /// Over these columns, in this order; NULL is not true.
+    pub expression: Arc<dyn PhysicalExpr>,
+}
+
+/// JOIN.
+#[derive(Clone, Debug)]
+pub struct JoinSpec {
+    pub kind: JoinKind,
+    /// Columns of left and right, of equal types, that are equal in a pair. Without any, every row meets every other.
+    pub keys: Vec<(usize, usize)>,
+    /// NULL equals NULL in keys; otherwise it equals nothing.
+    pub nulls_equal: bool,
+    pub residual: Option<Residual>,
+    /// The source never retracts; a negative weight is then a [`crate::Fault`].
+    pub append_only: [bool; 2],
+    /// The output: columns of the left source, then of the right; of a semi, anti or mark join left ones only.
+    pub output: Vec<usize>,
+    /// The output's columns, then the mark of a mark join. What a missing match fills with NULL must be nullable.
+    pub schema: SchemaRef,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupColumn {
     Input(usize),

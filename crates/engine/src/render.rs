@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use millpond_dataflow::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec,
-    InputId, MapSpec, NodeId, OutputId, WindowKind, WindowSpec,
+    InputId, JoinKind, JoinSpec, MapSpec, NodeId, OutputId, Residual, WindowKind, WindowSpec,
 };
 use millpond_functions::window::{Hop, Tumble};
 use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
@@ -65,6 +65,10 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                 };
                 graph.add_window(source(0), WindowSpec { time: window.time, kind })?
             }
+            Operator::Join(join) => {
+                let spec = join_spec(join, [source_node(0), source_node(1)], node)?;
+                graph.add_join(source(0), source(1), &spec)?
+            }
             Operator::Union => {
                 let sources: Vec<NodeId> = node.inputs.iter().map(|n| nodes[*n]).collect();
                 graph.add_union(&sources)?
@@ -82,6 +86,33 @@ fn map_spec(map: &incremental::Map, source: &Node, node: &Node) -> Result<MapSpe
         projection.push((physical(expr, &source.schema)?, Arc::clone(field)));
     }
     Ok(MapSpec { filter, projection })
+}
+
+fn join_spec(join: &incremental::Join, sources: [&Node; 2], node: &Node) -> Result<JoinSpec, SqlError> {
+    let residual = join.residual.as_ref().map(|residual| {
+        let named: Vec<usize> = (0..join.pair.fields().len())
+            .filter(|c| residual.column_refs().iter().any(|r| r.name == *join.pair.field(*c).name()))
+            .collect();
+        let schema = join.pair.project(&named).map_err(crate::target::internal)?;
+        Ok::<_, SqlError>(Residual { expression: physical(residual, &Arc::new(schema))?, columns: named })
+    });
+    Ok(JoinSpec {
+        kind: match join.kind {
+            incremental::JoinKind::Inner => JoinKind::Inner,
+            incremental::JoinKind::Left => JoinKind::Left,
+            incremental::JoinKind::Right => JoinKind::Right,
+            incremental::JoinKind::Full => JoinKind::Full,
+            incremental::JoinKind::LeftSemi => JoinKind::LeftSemi,
+            incremental::JoinKind::LeftAnti => JoinKind::LeftAnti,
+            incremental::JoinKind::LeftMark => JoinKind::LeftMark,
+        },
+        keys: join.keys.clone(),
+        nulls_equal: join.nulls_equal,
+        residual: residual.transpose()?,
+        append_only: sources.map(|source| source.append_only),
+        output: join.output.clone(),
+        schema: Arc::clone(&node.schema),
+    })
 }
 
 fn aggregate_spec(aggregate: &incremental::Aggregate, source: &Node, node: &Node) -> AggregateSpec {

@@ -65,7 +65,7 @@ fn call(name: &str, time: Expr, sizes: &[IntervalMonthDayNano]) -> Result<Expr> 
 /// # Errors
 /// XX000 only.
 pub fn without_late_rows(plan: LogicalPlan, allowed_lateness_us: i64) -> Result<LogicalPlan, SqlError> {
-    let rewritten = plan.transform_up(|plan| match plan {
+    let rewritten = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::Aggregate(aggregate) if trace::closing_window(&aggregate).is_some() => {
             let below = aggregate.input.as_ref().clone();
             let input = Arc::new(filter_below(below, allowed_lateness_us)?);

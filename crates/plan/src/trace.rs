@@ -19,6 +19,9 @@ pub(crate) enum Origin<'a> {
 /// The column `at` of `plan`, followed down through projections that only name it, filters and aliases.
 pub(crate) fn origin(plan: &LogicalPlan, at: usize) -> Option<Origin<'_>> {
     match plan {
+        // A scalar subquery becomes a join, and that ends every watermark.
+        LogicalPlan::Projection(projection) if projection.expr.iter().any(has_subquery) => None,
+        LogicalPlan::Filter(filter) if has_subquery(&filter.predicate) => None,
         LogicalPlan::Projection(projection) => match without_alias(projection.expr.get(at)?.clone()) {
             Expr::Column(column) => {
                 origin(&projection.input, projection.input.schema().index_of_column(&column).ok()?)
@@ -41,6 +44,10 @@ pub(crate) fn origin(plan: &LogicalPlan, at: usize) -> Option<Origin<'_>> {
             }
         }
     }
+}
+
+fn has_subquery(expr: &Expr) -> bool {
+    expr.exists(|e| Ok(matches!(e, Expr::ScalarSubquery(_)))).unwrap_or(true)
 }
 
 /// The source whose watermark bounds the time of `window`.

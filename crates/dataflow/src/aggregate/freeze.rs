@@ -28,12 +28,16 @@ use super::windows::Windows;
 use crate::NodeId;
 use crate::exchange::times;
 use crate::fault::Cause;
+use crate::join::{FrozenRows, STATE_LEFT, STATE_RIGHT};
 use crate::operator::Piece;
 
 /// One row per group: window, key columns, then accumulators.
 pub const STATE_GROUPS: &str = "groups";
 /// One row per distinct value of a min or max whose input retracts: window, key columns, call, value, then its weight.
 pub const STATE_VALUES: &str = "values";
+
+/// The states of an aggregate.
+pub(super) const AGGREGATE_STATES: [&str; 2] = [STATE_GROUPS, STATE_VALUES];
 
 /// Keys of rows that are frozen, with copies of their bytes.
 struct FrozenKeys {
@@ -62,6 +66,8 @@ struct FrozenValues {
 /// What has changed in all shards of one node since its last freeze.
 #[derive(Default)]
 pub(crate) struct Changes {
+    /// Of a join: the rows of its left and right side.
+    pub(crate) rows: [Option<FrozenRows>; 2],
     groups: Option<FrozenGroups>,
     values: Option<FrozenValues>,
 }
@@ -69,7 +75,7 @@ pub(crate) struct Changes {
 /// What changed in one state of one node since the last freeze: copied, not yet encoded.
 pub struct Frozen {
     pub node: NodeId,
-    /// [`STATE_GROUPS`] or [`STATE_VALUES`].
+    /// One of [`crate::NodeStats::states`].
     pub state: &'static str,
     rows: usize,
     content: Content,
@@ -78,6 +84,7 @@ pub struct Frozen {
 enum Content {
     Groups(FrozenGroups),
     Values(FrozenValues),
+    Rows(FrozenRows),
 }
 
 impl Changes {
@@ -90,6 +97,12 @@ impl Changes {
         if let Some(values) = self.values {
             let rows = values.weights.len();
             frozen.push(Frozen { node, state: STATE_VALUES, rows, content: Content::Values(values) });
+        }
+        for (state, changed) in [STATE_LEFT, STATE_RIGHT].into_iter().zip(self.rows) {
+            if let Some(changed) = changed {
+                let rows = changed.rows();
+                frozen.push(Frozen { node, state, rows, content: Content::Rows(changed) });
+            }
         }
         frozen
     }
@@ -109,6 +122,7 @@ impl Frozen {
         match self.content {
             Content::Groups(groups) => groups.into_run(),
             Content::Values(values) => values.into_run(),
+            Content::Rows(rows) => rows.into_run(),
         }
     }
 }
@@ -359,7 +373,7 @@ impl Windows {
             let saved = SavedRows { columns: batch.columns().to_vec(), schema: batch.schema(), keys };
             saved.check(&self.layout, state)?;
             let hashes = hash_columns(&saved.columns[1..=keys], batch.num_rows())?;
-            let piece = Piece { columns: saved.columns, weights: None, hashes };
+            let piece = Piece { port: 0, columns: saved.columns, weights: None, hashes };
             let Some(piece) = piece.by_shard(shards)?.swap_remove(shard) else { continue };
             let ends: Vec<Option<i64>> = times(&piece.columns[0])?.iter().collect();
             for (end, piece) in piece.by_label(&ends)? {

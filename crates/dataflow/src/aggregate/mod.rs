@@ -9,12 +9,12 @@ mod call;
 mod freeze;
 pub(crate) mod group_by;
 pub(crate) mod hop;
-mod index;
-mod key;
+pub(crate) mod index;
+pub(crate) mod key;
 mod layout;
 mod multiset;
 mod order;
-mod slots;
+pub(crate) mod slots;
 mod table;
 mod windows;
 

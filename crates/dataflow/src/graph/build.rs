@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use arrow::datatypes::SchemaRef;
 use millpond_types::{EventTime, SqlError};
 
-use super::node::{Keyed, Kind, Node};
+use super::node::{Keyed, Kind, Node, User};
 use super::{Clock, Graph, InputId, NodeId, NodeStats, OutputId};
 use crate::aggregate::{group_by, hop};
+use crate::join;
 use crate::operator::Built;
 use crate::operator::map::Map;
 use crate::operator::window::Windows;
-use crate::spec::{AggregateSpec, HopSpec, MapSpec, WindowSpec};
+use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, WindowSpec};
 
 impl Graph {
     /// A graph whose state is split into `shards` (at least 1), which are worked on by `pool` when there is much to do.
@@ -107,7 +108,8 @@ impl Graph {
             close.window_start.get_or_insert(start);
         }
         let built = group_by::build(&self.source_schema(source)?, &spec, self.shards)?;
-        Ok(self.add_keyed("aggregate", source, built, spec.close.map(|c| c.lateness_micros), spec.schema))
+        let lateness = spec.close.map(|c| c.lateness_micros);
+        Ok(self.add_keyed("aggregate", vec![source], built, lateness, spec.schema))
     }
 
     /// # Errors
@@ -119,7 +121,24 @@ impl Graph {
     ) -> Result<NodeId, SqlError> {
         let source = source.into();
         let built = hop::build(&self.source_schema(source)?, &spec, self.shards)?;
-        Ok(self.add_keyed("hop aggregate", source, built, spec.close.map(|c| c.lateness_micros), spec.schema))
+        let lateness = spec.close.map(|c| c.lateness_micros);
+        Ok(self.add_keyed("hop aggregate", vec![source], built, lateness, spec.schema))
+    }
+
+    /// The rows of two sources that belong together. A source may stand here twice.
+    ///
+    /// # Errors
+    /// 0A000 for a type that cannot be a key; XX000 if the specification contradicts the sources.
+    pub fn add_join(
+        &mut self,
+        left: impl Into<NodeId>,
+        right: impl Into<NodeId>,
+        spec: &JoinSpec,
+    ) -> Result<NodeId, SqlError> {
+        let (left, right) = (left.into(), right.into());
+        let schemas = [self.source_schema(left)?, self.source_schema(right)?];
+        let built = join::build(&schemas, spec, self.shards)?;
+        Ok(self.add_keyed("join", vec![left, right], built, None, Arc::clone(&spec.schema)))
     }
 
     /// # Errors
@@ -181,8 +200,9 @@ impl Graph {
 
     fn add(&mut self, kind: Kind, sources: Vec<NodeId>, schema: SchemaRef, pinned: bool) -> NodeId {
         let id = NodeId(self.ids.fetch_add(1, Ordering::Relaxed));
-        for source in &sources {
-            self.nodes.get_mut(source).expect("the caller has seen each source").add_user(id);
+        for (port, source) in sources.iter().enumerate() {
+            let source = self.nodes.get_mut(source).expect("the caller has seen each source");
+            source.add_user(User { node: id, port });
         }
         let node = Node {
             kind,
@@ -202,21 +222,22 @@ impl Graph {
     fn add_keyed(
         &mut self,
         name: &'static str,
-        source: NodeId,
+        sources: Vec<NodeId>,
         built: Built,
         lateness_micros: Option<i64>,
         schema: SchemaRef,
     ) -> NodeId {
-        let Built { router, shards } = built;
-        let keyed = Keyed { name, router, shards, lateness_micros, mark: EventTime::MIN, pending: 0 };
-        self.add(Kind::Keyed(keyed), vec![source], schema, false)
+        let Built { routers, shards, states } = built;
+        let keyed =
+            Keyed { name, routers, shards, lateness_micros, mark: EventTime::MIN, pending: 0, states };
+        self.add(Kind::Keyed(keyed), sources, schema, false)
     }
 }
 
 fn stats(id: NodeId, node: &Node) -> NodeStats {
-    let shards = match &node.kind {
-        Kind::Keyed(keyed) => &keyed.shards[..],
-        _ => &[],
+    let (shards, states) = match &node.kind {
+        Kind::Keyed(keyed) => (&keyed.shards[..], keyed.states),
+        _ => (&[][..], &[][..]),
     };
     NodeStats {
         node: id,
@@ -226,6 +247,7 @@ fn stats(id: NodeId, node: &Node) -> NodeStats {
         state_rows: shards.iter().map(|shard| shard.rows() as u64).sum(),
         memory_bytes: shards.iter().map(|shard| shard.memory_bytes() as u64).sum(),
         busy_nanos: node.busy_nanos,
+        states,
         watermark: (node.watermark > EventTime::MIN).then_some(node.watermark),
     }
 }

@@ -1,6 +1,7 @@
 //! Operators against a naive evaluator, and worked traces.
 
 mod harness;
+mod joins;
 mod map;
 mod model;
 mod random;

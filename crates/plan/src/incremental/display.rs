@@ -7,7 +7,9 @@ use millpond_types::SqlType;
 
 use super::text::shown;
 
-use super::{AggregateCall, HopColumn, Input, InputColumn, Node, NodeId, Operator, Plan, WindowClose};
+use super::{
+    AggregateCall, HopColumn, Input, InputColumn, Join, JoinKind, Node, NodeId, Operator, Plan, WindowClose,
+};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,6 +29,15 @@ impl Plan {
     /// Operators whose state nothing bounds, for a NOTICE: what it is, and what would bound it.
     pub fn unbounded(&self) -> Vec<(String, String)> {
         let hint = "Group by window_start of TUMBLE or HOP over a source with a WATERMARK, or keep the number of groups small.";
+        let joins = self.nodes.iter().filter_map(|node| match &node.operator {
+            Operator::Join(join) => {
+                let what =
+                    format!("the state of {} grows with the rows of both sides", self.join_name(node, join));
+                let hint = "Filter or aggregate the sides first, or keep the number of rows small.";
+                Some((what, hint.to_owned()))
+            }
+            _ => None,
+        });
         let open = self.nodes.iter().filter(|node| match &node.operator {
             Operator::Aggregate(a) => a.close.is_none() && !a.global,
             Operator::HopAggregate(a) => a.close.is_none(),
@@ -36,7 +47,26 @@ impl Plan {
             let by = group_names(node).join(", ");
             (format!("the state of the aggregate by {by} grows with the number of groups"), hint.to_owned())
         })
+        .chain(joins)
         .collect()
+    }
+
+    /// `the join on k = id`
+    fn join_name(&self, node: &Node, join: &Join) -> String {
+        match self.join_keys(node, join) {
+            keys if keys.is_empty() => "the join without an equality".to_owned(),
+            keys => format!("the join on {keys}"),
+        }
+    }
+
+    fn join_keys(&self, node: &Node, join: &Join) -> String {
+        let [left, right] = [0, 1].map(|n| &self.nodes[node.inputs[n]].schema);
+        let equals = if join.nulls_equal { "IS NOT DISTINCT FROM" } else { "=" };
+        let keys = join
+            .keys
+            .iter()
+            .map(|(l, r)| format!("{} {equals} {}", left.field(*l).name(), right.field(*r).name()));
+        keys.collect::<Vec<_>>().join(" AND ")
     }
 }
 
@@ -144,6 +174,24 @@ impl Printer<'_> {
                 self.calls(f, node, &a.calls)
             }
             Operator::Window(w) => write!(f, "Window {} on {}", w.window, self.input_name(node, w.time)),
+            Operator::Join(join) => {
+                let keys = self.plan.join_keys(node, join);
+                let cross = keys.is_empty() && join.residual.is_none();
+                let kind = if cross && join.kind == JoinKind::Inner { "cross" } else { join.kind.name() };
+                write!(f, "Join {kind}")?;
+                if !keys.is_empty() {
+                    write!(f, " on {keys}")?;
+                }
+                if let Some(residual) = &join.residual {
+                    write!(f, " WHERE {}", self.expression(residual))?;
+                }
+                if self.verbose {
+                    let shown: Vec<_> =
+                        join.output.iter().map(|c| join.pair.field(*c).name().as_str()).collect();
+                    write!(f, ": {}", shown.join(", "))?;
+                }
+                Ok(())
+            }
             Operator::Union => f.write_str("Union"),
         }
     }
@@ -179,6 +227,7 @@ impl Printer<'_> {
             Operator::Aggregate(a) if a.global => return vec!["state: one group".to_owned()],
             Operator::Aggregate(a) => &a.close,
             Operator::HopAggregate(a) => &a.close,
+            Operator::Join(_) => return vec!["state: every row of both sides, never freed".to_owned()],
             _ => return Vec::new(),
         };
         match close {
@@ -204,6 +253,20 @@ impl Printer<'_> {
             facts.push("emits on window close".to_owned());
         }
         facts
+    }
+}
+
+impl JoinKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inner => "inner",
+            Self::Left => "left",
+            Self::Right => "right",
+            Self::Full => "full",
+            Self::LeftSemi => "semi",
+            Self::LeftAnti => "anti",
+            Self::LeftMark => "mark",
+        }
     }
 }
 

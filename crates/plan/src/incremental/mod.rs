@@ -13,6 +13,8 @@
 mod display;
 mod grouping;
 mod lower;
+mod lower_join;
+mod single_row;
 mod text;
 
 use arrow::datatypes::SchemaRef;
@@ -56,6 +58,7 @@ pub enum Operator {
     Aggregate(Aggregate),
     HopAggregate(HopAggregate),
     Window(Window),
+    Join(Join),
     /// UNION ALL of inputs with equal column types.
     Union,
 }
@@ -161,6 +164,36 @@ pub struct Window {
     pub window: WindowKind,
     /// Input column of type timestamp or timestamptz.
     pub time: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+    /// Rows of the left input with a match, once each: IN, EXISTS.
+    LeftSemi,
+    /// Rows of the left input without a match: NOT EXISTS.
+    LeftAnti,
+    /// All rows of the left input, with a last column that says whether there is a match.
+    LeftMark,
+}
+
+/// Rows of two inputs that belong together. Output columns: see `output`, then the mark of a [`JoinKind::LeftMark`].
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub kind: JoinKind,
+    /// Columns of the left and of the right input that are equal in a pair; of equal types.
+    pub keys: Vec<(usize, usize)>,
+    /// NULL equals NULL in the keys. Otherwise a NULL equals nothing.
+    pub nulls_equal: bool,
+    /// What else must be true of a pair, over the columns of `pair`; NULL is not true.
+    pub residual: Option<Expr>,
+    /// The left input's columns and the right's, under unique names.
+    pub pair: SchemaRef,
+    /// Columns of `pair`.
+    pub output: Vec<usize>,
 }
 
 impl Plan {
