@@ -19,13 +19,22 @@ mod exchange;
 pub mod fault;
 pub mod graph;
 mod operator;
+mod order;
 pub mod spec;
 
 pub use aggregate::{Frozen, STATE_GROUPS, STATE_VALUES};
+
+/// The names of all states that an operator may have, in the order in which [`Graph::restore`] wants them.
+pub const STATES: [&str; 3] = [STATE_GROUPS, STATE_VALUES, STATE_ROWS];
+
 pub use fault::Fault;
 pub use graph::{
     Clock, EpochInput, EpochOutput, EpochStats, Graph, InputId, Late, NodeId, NodeStats, OutputId, Rejected,
     Sink,
+};
+pub use order::STATE_ROWS;
+pub use order::spec::{
+    Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking, TopNSpec,
 };
 pub use spec::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, MapSpec,

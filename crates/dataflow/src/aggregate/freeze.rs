@@ -29,6 +29,7 @@ use crate::NodeId;
 use crate::exchange::times;
 use crate::fault::Cause;
 use crate::operator::Piece;
+use crate::order::{FrozenRows, STATE_ROWS};
 
 /// One row per group: window, key columns, then accumulators.
 pub const STATE_GROUPS: &str = "groups";
@@ -64,12 +65,13 @@ struct FrozenValues {
 pub(crate) struct Changes {
     groups: Option<FrozenGroups>,
     values: Option<FrozenValues>,
+    rows: Option<FrozenRows>,
 }
 
 /// What changed in one state of one node since the last freeze: copied, not yet encoded.
 pub struct Frozen {
     pub node: NodeId,
-    /// [`STATE_GROUPS`] or [`STATE_VALUES`].
+    /// One of [`crate::STATES`].
     pub state: &'static str,
     rows: usize,
     content: Content,
@@ -78,6 +80,7 @@ pub struct Frozen {
 enum Content {
     Groups(FrozenGroups),
     Values(FrozenValues),
+    Rows(FrozenRows),
 }
 
 impl Changes {
@@ -91,7 +94,19 @@ impl Changes {
             let rows = values.weights.len();
             frozen.push(Frozen { node, state: STATE_VALUES, rows, content: Content::Values(values) });
         }
+        if let Some(ordered) = self.rows {
+            let rows = ordered.len();
+            frozen.push(Frozen { node, state: STATE_ROWS, rows, content: Content::Rows(ordered) });
+        }
         frozen
+    }
+
+    /// Adds the rows of an ordered state.
+    pub(crate) fn rows(&mut self, rows: FrozenRows) {
+        match &mut self.rows {
+            Some(known) => known.append(rows),
+            None => self.rows = Some(rows),
+        }
     }
 }
 
@@ -109,6 +124,7 @@ impl Frozen {
         match self.content {
             Content::Groups(groups) => groups.into_run(),
             Content::Values(values) => values.into_run(),
+            Content::Rows(rows) => rows.into_run(),
         }
     }
 }

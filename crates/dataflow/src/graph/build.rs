@@ -12,7 +12,10 @@ use super::{Clock, Graph, InputId, NodeId, NodeStats, OutputId};
 use crate::aggregate::{group_by, hop};
 use crate::operator::Built;
 use crate::operator::map::Map;
+use crate::operator::repeat::Repeat;
 use crate::operator::window::Windows;
+use crate::order::spec::{OverSpec, TopNSpec};
+use crate::order::{over, top_n};
 use crate::spec::{AggregateSpec, HopSpec, MapSpec, WindowSpec};
 
 impl Graph {
@@ -120,6 +123,31 @@ impl Graph {
         let source = source.into();
         let built = hop::build(&self.source_schema(source)?, &spec, self.shards)?;
         Ok(self.add_keyed("hop aggregate", source, built, spec.close.map(|c| c.lateness_micros), spec.schema))
+    }
+
+    /// # Errors
+    /// 0A000 for a type that cannot be ordered; XX000 if the specification contradicts the source.
+    pub fn add_top_n(&mut self, source: impl Into<NodeId>, spec: TopNSpec) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = top_n::build(&self.source_schema(source)?, &spec, self.shards)?;
+        Ok(self.add_keyed("top-n", source, built, None, spec.schema))
+    }
+
+    /// # Errors
+    /// 0A000 for a type that cannot be ordered or computed with; XX000 if the specification contradicts the source.
+    pub fn add_over(&mut self, source: impl Into<NodeId>, spec: OverSpec) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = over::build(&self.source_schema(source)?, &spec, self.shards)?;
+        Ok(self.add_keyed("over", source, built, None, spec.schema))
+    }
+
+    /// # Errors
+    /// XX000 if `times` is no bigint column.
+    pub fn add_repeat(&mut self, source: impl Into<NodeId>, times: usize) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let repeat = Repeat::new(&self.source_schema(source)?, times)?;
+        let schema = Arc::clone(repeat.schema());
+        Ok(self.add(Kind::Linear(Arc::new(repeat)), vec![source], schema, false))
     }
 
     /// # Errors

@@ -3,5 +3,6 @@
 mod harness;
 mod map;
 mod model;
+mod order;
 mod random;
 mod traces;
