@@ -14,12 +14,14 @@ use millpond_functions::error::from_datafusion;
 use millpond_types::{RelationId, SqlError, SqlType};
 
 use super::grouping::{BoundCall, Grouping, Slots};
+use super::lower_order::Numbered;
 use super::text::shown;
 use super::{
     Aggregate, AggregateCall, HopAggregate, HopColumn, Input, InputColumn, Map, Node, NodeId, Operator, Plan,
     Window, WindowClose,
 };
 use crate::rules::without_alias;
+use crate::set_operation::SetOperation;
 use crate::trace;
 use crate::window::{WindowKind, WindowTvf};
 use crate::{Metadata, RelationSource, names};
@@ -38,7 +40,7 @@ pub struct LowerOptions {
 /// # Errors
 /// 0A000, naming the construct, where the dataflow has no operator for it yet, or where EMIT ON WINDOW CLOSE cannot be kept.
 pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError> {
-    let mut lowering = Lowering { nodes: Vec::new(), options, closing: 0 };
+    let mut lowering = Lowering { nodes: Vec::new(), options, closing: 0, numbered: None };
     let pending = lowering.lower(plan, false)?;
     let root = lowering.materialize(pending)?;
     if options.emit_on_close && lowering.closing == 0 {
@@ -53,35 +55,47 @@ pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError
     Ok(Plan { columns: columns.collect::<Result<_, SqlError>>()?, nodes: lowering.nodes })
 }
 
-struct Lowering {
-    nodes: Vec<Node>,
-    options: LowerOptions,
+pub(super) struct Lowering {
+    pub(super) nodes: Vec<Node>,
+    pub(super) options: LowerOptions,
     /// Aggregates that close by time.
     closing: usize,
+    /// What a filter above says about numbers that are yet to be given.
+    pub(super) numbered: Option<Numbered>,
 }
 
 /// What has been said about the rows of a node and is not an operator yet. Expressions name the node's columns.
-struct Pending {
-    node: NodeId,
-    filter: Option<Expr>,
+pub(super) struct Pending {
+    pub(super) node: NodeId,
+    pub(super) filter: Option<Expr>,
     /// The columns of the logical plan, with the names they are shown by.
-    columns: Vec<(String, Expr)>,
+    pub(super) columns: Vec<(String, Expr)>,
     /// Asked for by an aggregate above that closes by time.
-    watermark: Option<Expr>,
-    window_end: Option<Expr>,
+    pub(super) watermark: Option<Expr>,
+    pub(super) window_end: Option<Expr>,
 }
 
 impl Lowering {
     /// With `threaded`, the rows' watermark and the end of their window come along.
-    fn lower(&mut self, plan: &LogicalPlan, threaded: bool) -> Result<Pending, SqlError> {
+    pub(super) fn lower(&mut self, plan: &LogicalPlan, threaded: bool) -> Result<Pending, SqlError> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan, threaded),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input, threaded),
             LogicalPlan::Projection(projection) => {
-                let input = self.lower(&projection.input, threaded)?;
+                let numbered = match projection.input.as_ref() {
+                    LogicalPlan::Filter(filter) => self.numbered(filter, Some(&projection.expr))?,
+                    _ => None,
+                };
+                let input = match numbered {
+                    Some(input) => input,
+                    None => self.lower(&projection.input, threaded)?,
+                };
                 self.project(projection, input)
             }
             LogicalPlan::Filter(filter) => {
+                if let Some(numbered) = self.numbered(filter, None)? {
+                    return Ok(numbered);
+                }
                 let mut input = self.lower(&filter.input, threaded)?;
                 let predicate = over(&filter.predicate, filter.input.schema(), &input.columns)?;
                 input.filter = Some(match input.filter.take() {
@@ -97,14 +111,24 @@ impl Lowering {
                 self.aggregate(&distinct.map_err(from_datafusion)?)
             }
             LogicalPlan::Union(union) => self.union(union),
-            other => match WindowTvf::of(other) {
-                Some(window) => self.window(window, threaded),
-                None => Err(refusal(other)),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Sort(sort) => self.sort(sort),
+            LogicalPlan::Window(window) => self.over(window),
+            other => match (WindowTvf::of(other), SetOperation::of_plan(other)) {
+                (Some(window), _) => self.window(window, threaded),
+                (None, Some(set)) => self.set_operation(set),
+                (None, None) => Err(refusal(other)),
             },
         }
     }
 
-    fn push(&mut self, operator: Operator, inputs: Vec<NodeId>, columns: Vec<Field>, facts: Facts) -> NodeId {
+    pub(super) fn push(
+        &mut self,
+        operator: Operator,
+        inputs: Vec<NodeId>,
+        columns: Vec<Field>,
+        facts: Facts,
+    ) -> NodeId {
         let schema = Arc::new(Schema::new(columns));
         let Facts { append_only, key, event_time } = facts;
         self.nodes.push(Node { operator, inputs, schema, append_only, key, event_time });
@@ -179,7 +203,7 @@ impl Lowering {
     }
 
     /// Makes pending expressions an operator, so that others can name their results.
-    fn settle(&mut self, pending: Pending) -> Result<Pending, SqlError> {
+    pub(super) fn settle(&mut self, pending: Pending) -> Result<Pending, SqlError> {
         let mut expressions = pending.columns;
         let shown = expressions.len();
         let mut extra = |name: &str, expr: Option<Expr>| {
@@ -211,7 +235,7 @@ impl Lowering {
         if same { Ok(pending.node) } else { self.map(pending.node, pending.filter, pending.columns) }
     }
 
-    fn map(
+    pub(super) fn map(
         &mut self,
         input: NodeId,
         filter: Option<Expr>,
@@ -459,10 +483,10 @@ impl Lowering {
 }
 
 #[derive(Default)]
-struct Facts {
-    append_only: bool,
-    key: Option<Vec<usize>>,
-    event_time: Option<usize>,
+pub(super) struct Facts {
+    pub(super) append_only: bool,
+    pub(super) key: Option<Vec<usize>>,
+    pub(super) event_time: Option<usize>,
 }
 
 struct Slotted {
@@ -504,7 +528,7 @@ fn renumber_calls(calls: &mut [AggregateCall], close: &mut Option<WindowClose>, 
 pub(super) struct Names(HashSet<String>);
 
 impl Names {
-    fn of(schema: &Schema) -> Self {
+    pub(super) fn of(schema: &Schema) -> Self {
         Self(schema.fields().iter().map(|f| f.name().clone()).collect())
     }
 
@@ -520,12 +544,12 @@ impl Names {
     }
 }
 
-fn column(name: &str) -> Expr {
+pub(super) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
 
 /// The index of a plain column.
-fn place(expr: &Expr, schema: &Schema) -> Option<usize> {
+pub(super) fn place(expr: &Expr, schema: &Schema) -> Option<usize> {
     match expr {
         Expr::Column(column) => schema.index_of(&column.name).ok(),
         _ => None,
@@ -593,9 +617,6 @@ fn refusal(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Join(_) => {
             ("a join", "Join when the view is read: SELECT joins views and tables freely.")
         }
-        LogicalPlan::Window(_) => ("a window function (OVER)", "Use it in the SELECT that reads the view."),
-        LogicalPlan::Sort(_) => ("ORDER BY", "Order the rows when the view is read."),
-        LogicalPlan::Limit(_) => ("LIMIT", "Limit the rows when the view is read."),
         LogicalPlan::Distinct(_) => ("DISTINCT ON", "Use GROUP BY with min or max."),
         LogicalPlan::Unnest(_) => ("unnest", "Unnest when the view is read."),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "Use it in the SELECT that reads the view."),
@@ -603,7 +624,10 @@ fn refusal(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
             ("a query without a relation", "Name a source, table or view in FROM.")
         }
-        _ => ("this construct", "Use projections, filters, aggregates, TUMBLE, HOP and UNION ALL."),
+        _ => (
+            "this construct",
+            "Use projections, filters, aggregates, TUMBLE, HOP, window functions, LIMIT and set operations.",
+        ),
     };
     unsupported(what, hint)
 }

@@ -13,6 +13,8 @@
 mod display;
 mod grouping;
 mod lower;
+mod lower_order;
+mod order;
 mod text;
 
 use arrow::datatypes::SchemaRef;
@@ -20,6 +22,9 @@ use datafusion::logical_expr::Expr;
 use millpond_types::{RelationId, SqlType};
 
 pub use lower::{LowerOptions, lower};
+pub use order::{
+    Frame, FrameBound, FrameUnits, OrderColumn, Over, OverCall, OverFunction, Ranking, Repeat, TopN,
+};
 
 use crate::Metadata;
 use crate::window::WindowKind;
@@ -58,6 +63,9 @@ pub enum Operator {
     Window(Window),
     /// UNION ALL of inputs with equal column types.
     Union,
+    TopN(TopN),
+    Over(Over),
+    Repeat(Repeat),
 }
 
 /// The deltas of a relation of the catalog.
