@@ -334,7 +334,10 @@ impl World {
         use Kind::Number;
         let (name, columns, windowed) = self.relation();
         let filter = self.filter(&columns);
-        match self.rng.random_range(0..6) {
+        match self.rng.random_range(0..9) {
+            6 => self.top_n(&name, &columns, &filter),
+            7 => self.over(&name, &columns, &filter),
+            8 => self.set_operation(&name, &columns, &filter),
             0 => {
                 self.drew("filter");
                 (format!("SELECT * FROM {name}{filter}"), columns, windowed)
@@ -401,6 +404,102 @@ impl World {
                 (query, vec![("k", key.1), ("n", Number), ("v", Number)], false)
             }
         }
+    }
+
+    /// ORDER BY over a column of any kind.
+    fn order(&mut self, columns: &[(&'static str, Kind)]) -> String {
+        let column = self.any(columns).0;
+        let direction = ["", " DESC", " NULLS FIRST", " DESC NULLS LAST"][self.rng.random_range(0..4)];
+        format!("{column}{direction}")
+    }
+
+    fn top_n(
+        &mut self,
+        name: &str,
+        columns: &[(&'static str, Kind)],
+        filter: &str,
+    ) -> (String, Vec<(&'static str, Kind)>, bool) {
+        let order = self.order(columns);
+        let (n, key) = (self.rng.random_range(1..6), self.any(columns));
+        match self.rng.random_range(0..4) {
+            0 => {
+                self.drew("order by limit");
+                let offset = ["", " OFFSET 2"][self.rng.random_range(0..2)];
+                let query = format!("SELECT * FROM {name}{filter} ORDER BY {order} LIMIT {n}{offset}");
+                (query, columns.to_vec(), false)
+            }
+            1 => {
+                self.drew("distinct on");
+                let query =
+                    format!("SELECT DISTINCT ON ({0}) * FROM {name}{filter} ORDER BY {0}, {order}", key.0);
+                (query, columns.to_vec(), false)
+            }
+            _ => {
+                let rank = ["row_number", "rank", "dense_rank"][self.rng.random_range(0..3)];
+                self.drew(rank);
+                let number = if self.rng.random_bool(0.5) { ", rn" } else { "" };
+                let query = format!(
+                    "SELECT {0} AS k{number} FROM (SELECT *, {rank}() OVER (PARTITION BY {0} ORDER BY {order}) AS rn FROM {name}{filter}) AS q WHERE rn <= {n}",
+                    key.0
+                );
+                let mut columns = vec![("k", key.1)];
+                columns.extend((!number.is_empty()).then_some(("rn", Kind::Number)));
+                (query, columns, false)
+            }
+        }
+    }
+
+    fn over(
+        &mut self,
+        name: &str,
+        columns: &[(&'static str, Kind)],
+        filter: &str,
+    ) -> (String, Vec<(&'static str, Kind)>, bool) {
+        let (key, order) = (self.any(columns), self.order(columns));
+        let number = self.column(columns, Kind::Number);
+        let by = if self.rng.random_bool(0.7) { format!("PARTITION BY {} ", key.0) } else { String::new() };
+        let n = self.rng.random_range(1..4);
+        let (rule, call) = match self.rng.random_range(0..10) {
+            0 => ("lag", format!("lag({number}, {n}) OVER ({by}ORDER BY {order})")),
+            1 => ("lead", format!("lead({number}, {n}, 0) OVER ({by}ORDER BY {order})")),
+            2 => ("first_value", format!("first_value({number}) OVER ({by}ORDER BY {order})")),
+            3 => ("ntile", format!("ntile({n}) OVER ({by}ORDER BY {order})")),
+            4 => ("rank of all", format!("rank() OVER ({by}ORDER BY {order})")),
+            5 => ("running sum", format!("sum({number}) OVER ({by}ORDER BY {order})")),
+            6 => (
+                "sum over rows",
+                format!(
+                    "sum({number}) OVER ({by}ORDER BY {order} ROWS BETWEEN {n} PRECEDING AND 1 FOLLOWING)"
+                ),
+            ),
+            7 => ("max over rows", format!("max({number}) OVER ({by}ORDER BY {order} ROWS {n} PRECEDING)")),
+            8 => ("count of groups", format!("count(*) OVER ({by}ORDER BY {order} GROUPS {n} PRECEDING)")),
+            _ => (
+                "count in range",
+                format!("count(*) OVER ({by}ORDER BY {number} RANGE BETWEEN {n} PRECEDING AND 1 FOLLOWING)"),
+            ),
+        };
+        self.drew(rule);
+        let query = format!("SELECT {} AS k, cast({call} AS bigint) AS v FROM {name}{filter}", key.0);
+        (query, vec![("k", key.1), ("v", Kind::Number)], false)
+    }
+
+    fn set_operation(
+        &mut self,
+        name: &str,
+        columns: &[(&'static str, Kind)],
+        filter: &str,
+    ) -> (String, Vec<(&'static str, Kind)>, bool) {
+        let left = self.column(columns, Kind::Number);
+        let (other, others, _) = self.relation();
+        let right = self.column(&others, Kind::Number);
+        let operations = ["UNION", "INTERSECT", "INTERSECT ALL", "EXCEPT", "EXCEPT ALL"];
+        let operation = operations[self.rng.random_range(0..operations.len())];
+        self.drew(operation);
+        let query = format!(
+            "SELECT cast({left} AS bigint) AS k FROM {name}{filter} {operation} SELECT cast({right} AS bigint) FROM {other}"
+        );
+        (query, vec![("k", Kind::Number)], false)
     }
 
     fn aggregates(&mut self, columns: &[(&'static str, Kind)]) -> String {
