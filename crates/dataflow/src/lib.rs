@@ -21,6 +21,7 @@ pub mod fault;
 pub mod graph;
 mod join;
 mod operator;
+mod order;
 pub mod spec;
 
 pub use aggregate::{Frozen, STATE_GROUPS, STATE_VALUES};
@@ -30,6 +31,10 @@ pub use graph::{
     Sink,
 };
 pub use join::{STATE_LEFT, STATE_RIGHT};
+pub use order::STATE_ROWS;
+pub use order::spec::{
+    Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking, TopNSpec,
+};
 pub use spec::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, JoinKind,
     JoinSpec, MapSpec, Residual, WindowKind, WindowSpec,

@@ -63,7 +63,8 @@ async fn look(weak: &Weak<Inner>, first_seen: &mut FirstSeen) -> Option<Duration
     for record in records {
         debug!(?record, "a partition has become idle");
         // A log that fails says so to those who write; the next look tries again.
-        let Ok(ticket) = inner.submit(Transaction { writes: Vec::new(), records: vec![record] }, None).await else {
+        let Ok(ticket) = inner.submit(Transaction { writes: Vec::new(), records: vec![record] }, None).await
+        else {
             break;
         };
         if ticket.wait().await.is_err() {

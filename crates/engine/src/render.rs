@@ -1,5 +1,7 @@
 //! The one place where a plan becomes operators.
 
+mod order;
+
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
@@ -73,6 +75,9 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                 let sources: Vec<NodeId> = node.inputs.iter().map(|n| nodes[*n]).collect();
                 graph.add_union(&sources)?
             }
+            Operator::TopN(top) => graph.add_top_n(source(0), order::top_n(top, source_node(0), node))?,
+            Operator::Over(over) => graph.add_over(source(0), order::over(over, source_node(0), node))?,
+            Operator::Repeat(repeat) => graph.add_repeat(source(0), repeat.times)?,
         });
     }
     let root = *nodes.last().ok_or_else(|| SqlError::internal("a plan has no nodes"))?;
@@ -161,14 +166,6 @@ fn hop_spec(hop: &incremental::HopAggregate, source: &Node, node: &Node) -> Resu
 }
 
 fn calls(calls: &[incremental::AggregateCall]) -> Vec<AggregateCall> {
-    let function = |f| match f {
-        incremental::AggregateFunction::CountStar => AggregateFunction::CountStar,
-        incremental::AggregateFunction::Count => AggregateFunction::Count,
-        incremental::AggregateFunction::Sum => AggregateFunction::Sum,
-        incremental::AggregateFunction::Avg => AggregateFunction::Avg,
-        incremental::AggregateFunction::Min => AggregateFunction::Min,
-        incremental::AggregateFunction::Max => AggregateFunction::Max,
-    };
     let call = |c: &incremental::AggregateCall| AggregateCall {
         function: function(c.function),
         argument: c.argument,
@@ -176,6 +173,17 @@ fn calls(calls: &[incremental::AggregateCall]) -> Vec<AggregateCall> {
         result: result_type(c),
     };
     calls.iter().map(call).collect()
+}
+
+fn function(function: incremental::AggregateFunction) -> AggregateFunction {
+    match function {
+        incremental::AggregateFunction::CountStar => AggregateFunction::CountStar,
+        incremental::AggregateFunction::Count => AggregateFunction::Count,
+        incremental::AggregateFunction::Sum => AggregateFunction::Sum,
+        incremental::AggregateFunction::Avg => AggregateFunction::Avg,
+        incremental::AggregateFunction::Min => AggregateFunction::Min,
+        incremental::AggregateFunction::Max => AggregateFunction::Max,
+    }
 }
 
 fn result_type(call: &incremental::AggregateCall) -> DataType {

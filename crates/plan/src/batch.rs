@@ -14,18 +14,23 @@ use millpond_functions::Registry;
 use millpond_functions::error::{from_datafusion, into_datafusion};
 use millpond_types::SqlError;
 
+use crate::set_operation::SetOperation;
 use crate::window::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
 use crate::{Metadata, RelationSource, names, trace};
 
-/// Replaces each [`WindowTvf`] by projections (TUMBLE) or an unnest (HOP) of scalar functions. The result needs no more
+/// Replaces each [`WindowTvf`] by projections (TUMBLE) or an unnest (HOP) of scalar functions, and INTERSECT and EXCEPT by
+/// counts of both sides. The result needs no more
 /// rules: the engine gives it to DataFusion's physical planner as it is.
 ///
 /// # Errors
 /// XX000 only.
 pub fn batch(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
-    let rewritten = plan.transform_up_with_subqueries(|plan| match WindowTvf::of(&plan) {
-        Some(window) => window_in_batch(window).map(Transformed::yes),
-        None => Ok(Transformed::no(plan)),
+    let rewritten = plan.transform_up_with_subqueries(|plan| {
+        match (WindowTvf::of(&plan), SetOperation::of_plan(&plan)) {
+            (Some(window), _) => window_in_batch(window).map(Transformed::yes),
+            (None, Some(set)) => set.in_batch().map(Transformed::yes),
+            (None, None) => Ok(Transformed::no(plan)),
+        }
     });
     rewritten.map(|t| t.data).map_err(from_datafusion)
 }

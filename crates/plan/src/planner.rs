@@ -19,7 +19,7 @@ use sqlparser::ast;
 
 use crate::context::Context;
 use crate::errors::{self, Places, at_opt};
-use crate::{RelationFacts, SystemTables, names, parameters, prepare, rules};
+use crate::{RelationFacts, SystemTables, names, parameters, prepare, rules, set_operation, ties};
 
 /// What of a session a plan depends on. A view freezes them at CREATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Planner {
     ) -> Result<QueryPlan, SqlError> {
         let places = Places::of(query);
         let (bound, parameters) = self.bind_typed(query, parameter_types, &places)?;
-        self.finish(bound, parameters, &places)
+        self.finish(bound, parameters, &places, false)
     }
 
     /// Plans the query of a view. As [`Planner::plan_query`], and refuses what an answer that is kept up to date cannot hold:
@@ -111,7 +111,7 @@ impl Planner {
             ));
         }
         refuse_volatile(&bound.plan, &places)?;
-        let mut plan = self.finish(bound, Vec::new(), &places)?;
+        let mut plan = self.finish(bound, Vec::new(), &places, true)?;
         if columns.len() > plan.columns.len() {
             let text = "CREATE MATERIALIZED VIEW specifies more column names than columns";
             return Err(SqlError::new(SqlState::SYNTAX_ERROR, text).at(columns[plan.columns.len()].position));
@@ -184,6 +184,7 @@ impl Planner {
             PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameter_types));
         let plan = SqlToRel::new(&context)
             .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)
+            .and_then(set_operation::set_operations)
             .map_err(|e| errors::planning(e, places))?;
         refuse_misread(&plan)?;
         let (relations, session) = context.into_findings();
@@ -196,11 +197,20 @@ impl Planner {
             .is_ok_and(|relation| RelationFacts::of(relation).metadata)
     }
 
-    fn finish(&self, bound: Bound, parameters: Vec<SqlType>, places: &Places) -> Result<QueryPlan, SqlError> {
-        let plan =
-            rules::analyze(bound.plan, self.settings.zone()).map_err(|e| errors::planning(e, places))?;
+    /// With `total`, all that SQL leaves to chance is settled: see [`ties`].
+    fn finish(
+        &self,
+        bound: Bound,
+        parameters: Vec<SqlType>,
+        places: &Places,
+        total: bool,
+    ) -> Result<QueryPlan, SqlError> {
+        let planning = |e| errors::planning(e, places);
+        let plan = rules::analyze(bound.plan, self.settings.zone()).map_err(planning)?;
         let (plan, columns) = canonical(plan)?;
-        let logical = rules::optimize(plan).map_err(|e| errors::planning(e, places))?;
+        let plan = if total { ties::number_distinct_on(plan).map_err(planning)? } else { plan };
+        let logical = rules::optimize(plan).map_err(planning)?;
+        let logical = if total { ties::total_order(logical).map_err(planning)? } else { logical };
         Ok(QueryPlan {
             logical,
             columns,

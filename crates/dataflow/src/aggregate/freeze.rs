@@ -28,8 +28,9 @@ use super::windows::Windows;
 use crate::NodeId;
 use crate::exchange::times;
 use crate::fault::Cause;
-use crate::join::{FrozenRows, STATE_LEFT, STATE_RIGHT};
+use crate::join::{self, STATE_LEFT, STATE_RIGHT};
 use crate::operator::Piece;
+use crate::order::{self, STATE_ROWS};
 
 /// One row per group: window, key columns, then accumulators.
 pub const STATE_GROUPS: &str = "groups";
@@ -67,9 +68,11 @@ struct FrozenValues {
 #[derive(Default)]
 pub(crate) struct Changes {
     /// Of a join: the rows of its left and right side.
-    pub(crate) rows: [Option<FrozenRows>; 2],
+    pub(crate) sides: [Option<join::FrozenRows>; 2],
     groups: Option<FrozenGroups>,
     values: Option<FrozenValues>,
+    /// Of an operator over rows in order.
+    rows: Option<order::FrozenRows>,
 }
 
 /// What changed in one state of one node since the last freeze: copied, not yet encoded.
@@ -84,7 +87,8 @@ pub struct Frozen {
 enum Content {
     Groups(FrozenGroups),
     Values(FrozenValues),
-    Rows(FrozenRows),
+    Side(join::FrozenRows),
+    Ordered(order::FrozenRows),
 }
 
 impl Changes {
@@ -98,13 +102,25 @@ impl Changes {
             let rows = values.weights.len();
             frozen.push(Frozen { node, state: STATE_VALUES, rows, content: Content::Values(values) });
         }
-        for (state, changed) in [STATE_LEFT, STATE_RIGHT].into_iter().zip(self.rows) {
+        for (state, changed) in [STATE_LEFT, STATE_RIGHT].into_iter().zip(self.sides) {
             if let Some(changed) = changed {
                 let rows = changed.rows();
-                frozen.push(Frozen { node, state, rows, content: Content::Rows(changed) });
+                frozen.push(Frozen { node, state, rows, content: Content::Side(changed) });
             }
         }
+        if let Some(changed) = self.rows {
+            let rows = changed.len();
+            frozen.push(Frozen { node, state: STATE_ROWS, rows, content: Content::Ordered(changed) });
+        }
         frozen
+    }
+
+    /// Adds the rows of an ordered state.
+    pub(crate) fn rows(&mut self, rows: order::FrozenRows) {
+        match &mut self.rows {
+            Some(known) => known.append(rows),
+            None => self.rows = Some(rows),
+        }
     }
 }
 
@@ -122,7 +138,8 @@ impl Frozen {
         match self.content {
             Content::Groups(groups) => groups.into_run(),
             Content::Values(values) => values.into_run(),
-            Content::Rows(rows) => rows.into_run(),
+            Content::Side(rows) => rows.into_run(),
+            Content::Ordered(rows) => rows.into_run(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use millpond_types::{EventTime, SqlError};
 
 use super::node::{Keyed, Kind, Node, User};
@@ -13,7 +13,10 @@ use crate::aggregate::{group_by, hop};
 use crate::join;
 use crate::operator::Built;
 use crate::operator::map::Map;
+use crate::operator::repeat::Repeat;
 use crate::operator::window::Windows;
+use crate::order::spec::{OverSpec, TopNSpec};
+use crate::order::{over, top_n};
 use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, WindowSpec};
 
 impl Graph {
@@ -82,14 +85,19 @@ impl Graph {
     /// # Errors
     /// XX000 if the columns' types differ.
     pub fn add_union(&mut self, sources: &[NodeId]) -> Result<NodeId, SqlError> {
-        let mut schemas = sources.iter().map(|source| self.source_schema(*source));
-        let Some(first) = schemas.next().transpose()? else {
+        let schemas: Vec<SchemaRef> =
+            sources.iter().map(|source| self.source_schema(*source)).collect::<Result<_, _>>()?;
+        let Some(first) = schemas.first() else {
             return Err(SqlError::internal("a union needs a source"));
         };
-        for schema in schemas {
-            check_types(&first, &schema?)?;
-        }
-        Ok(self.add(Kind::Union, sources.to_vec(), first, false))
+        schemas.iter().try_for_each(|schema| check_types(first, schema))?;
+        // A column may be NULL if it may be in any source.
+        let fields = first.fields().iter().enumerate().map(|(at, field)| {
+            let nullable = schemas.iter().any(|schema| schema.field(at).is_nullable());
+            field.as_ref().clone().with_nullable(nullable)
+        });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        Ok(self.add(Kind::Union, sources.to_vec(), schema, false))
     }
 
     /// # Errors
@@ -139,6 +147,31 @@ impl Graph {
         let schemas = [self.source_schema(left)?, self.source_schema(right)?];
         let built = join::build(&schemas, spec, self.shards)?;
         Ok(self.add_keyed("join", vec![left, right], built, None, Arc::clone(&spec.schema)))
+    }
+
+    /// # Errors
+    /// 0A000 for a type that cannot be ordered; XX000 if the specification contradicts the source.
+    pub fn add_top_n(&mut self, source: impl Into<NodeId>, spec: TopNSpec) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = top_n::build(&self.source_schema(source)?, &spec, self.shards)?;
+        Ok(self.add_keyed("top-n", vec![source], built, None, spec.schema))
+    }
+
+    /// # Errors
+    /// 0A000 for a type that cannot be ordered or computed with; XX000 if the specification contradicts the source.
+    pub fn add_over(&mut self, source: impl Into<NodeId>, spec: OverSpec) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = over::build(&self.source_schema(source)?, &spec, self.shards)?;
+        Ok(self.add_keyed("over", vec![source], built, None, spec.schema))
+    }
+
+    /// # Errors
+    /// XX000 if `times` is no bigint column.
+    pub fn add_repeat(&mut self, source: impl Into<NodeId>, times: usize) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let repeat = Repeat::new(&self.source_schema(source)?, times)?;
+        let schema = Arc::clone(repeat.schema());
+        Ok(self.add(Kind::Linear(Arc::new(repeat)), vec![source], schema, false))
     }
 
     /// # Errors

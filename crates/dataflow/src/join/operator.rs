@@ -393,7 +393,7 @@ impl Operator for Join {
     fn watermark(&mut self, _mark: EventTime) {}
 
     fn freeze(&mut self, changes: &mut Changes) {
-        for (side, rows) in self.sides.iter_mut().zip(&mut changes.rows) {
+        for (side, rows) in self.sides.iter_mut().zip(&mut changes.sides) {
             let (entries, ids, weights, ended) = side.take_changed();
             if entries.is_empty() && ended.is_empty() {
                 continue;

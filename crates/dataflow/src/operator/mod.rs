@@ -4,6 +4,7 @@
 //! state and one instance per shard; a [`Router`] prepares deltas for it once, before they are split by hash.
 
 pub(crate) mod map;
+pub(crate) mod repeat;
 pub(crate) mod window;
 
 use std::sync::Arc;

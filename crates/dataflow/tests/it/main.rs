@@ -4,5 +4,6 @@ mod harness;
 mod joins;
 mod map;
 mod model;
+mod order;
 mod random;
 mod traces;

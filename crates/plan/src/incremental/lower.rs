@@ -15,12 +15,14 @@ use millpond_types::{RelationId, SqlError, SqlType};
 
 use super::grouping::{BoundCall, Grouping, Slots};
 use super::lower_join::SingleRows;
+use super::lower_order::Numbered;
 use super::text::shown;
 use super::{
     Aggregate, AggregateCall, HopAggregate, HopColumn, Input, InputColumn, Map, Node, NodeId, Operator, Plan,
     Window, WindowClose,
 };
 use crate::rules::without_alias;
+use crate::set_operation::SetOperation;
 use crate::trace;
 use crate::window::{WindowKind, WindowTvf};
 use crate::{Metadata, RelationSource, names};
@@ -39,7 +41,7 @@ pub struct LowerOptions {
 /// # Errors
 /// 0A000, naming the construct, where the dataflow has no operator for it yet, or where EMIT ON WINDOW CLOSE cannot be kept.
 pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError> {
-    let mut lowering = Lowering { nodes: Vec::new(), options, closing: 0 };
+    let mut lowering = Lowering { nodes: Vec::new(), options, closing: 0, numbered: None };
     let pending = lowering.lower(plan, false)?;
     let root = lowering.materialize(pending)?;
     if options.emit_on_close && lowering.closing == 0 {
@@ -61,9 +63,11 @@ pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError
 
 pub(super) struct Lowering {
     pub(super) nodes: Vec<Node>,
-    options: LowerOptions,
+    pub(super) options: LowerOptions,
     /// Aggregates that close by time.
     closing: usize,
+    /// What a filter above says about numbers that are yet to be given.
+    pub(super) numbered: Option<Numbered>,
 }
 
 /// What has been said about the rows of a node and is not an operator yet. Expressions name the node's columns.
@@ -84,11 +88,21 @@ impl Lowering {
             LogicalPlan::TableScan(scan) => self.scan(scan, threaded),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input, threaded),
             LogicalPlan::Projection(projection) => {
-                let input = self.lower(&projection.input, threaded)?;
+                let numbered = match projection.input.as_ref() {
+                    LogicalPlan::Filter(filter) => self.numbered(filter, Some(&projection.expr))?,
+                    _ => None,
+                };
+                let input = match numbered {
+                    Some(input) => input,
+                    None => self.lower(&projection.input, threaded)?,
+                };
                 let (input, single) = self.with_scalar_subqueries(input, &projection.expr)?;
                 self.project(projection, input, &single)
             }
             LogicalPlan::Filter(filter) => {
+                if let Some(numbered) = self.numbered(filter, None)? {
+                    return Ok(numbered);
+                }
                 let input = self.lower(&filter.input, threaded)?;
                 let (mut input, single) =
                     self.with_scalar_subqueries(input, std::slice::from_ref(&filter.predicate))?;
@@ -107,10 +121,14 @@ impl Lowering {
                 self.aggregate(&distinct.map_err(from_datafusion)?)
             }
             LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Sort(sort) => self.sort(sort),
+            LogicalPlan::Window(window) => self.over(window),
             LogicalPlan::Join(join) => self.join(join),
-            other => match WindowTvf::of(other) {
-                Some(window) => self.window(window, threaded),
-                None => Err(refusal(other)),
+            other => match (WindowTvf::of(other), SetOperation::of_plan(other)) {
+                (Some(window), _) => self.window(window, threaded),
+                (None, Some(set)) => self.set_operation(set),
+                (None, None) => Err(refusal(other)),
             },
         }
     }
@@ -202,7 +220,7 @@ impl Lowering {
     }
 
     /// Makes pending expressions an operator, so that others can name their results.
-    fn settle(&mut self, pending: Pending) -> Result<Pending, SqlError> {
+    pub(super) fn settle(&mut self, pending: Pending) -> Result<Pending, SqlError> {
         let mut expressions = pending.columns;
         let shown = expressions.len();
         let mut extra = |name: &str, expr: Option<Expr>| {
@@ -622,9 +640,6 @@ const SUBQUERY_HINT: &str =
 
 fn refusal(plan: &LogicalPlan) -> SqlError {
     let (what, hint) = match plan {
-        LogicalPlan::Window(_) => ("a window function (OVER)", "Use it in the SELECT that reads the view."),
-        LogicalPlan::Sort(_) => ("ORDER BY", "Order the rows when the view is read."),
-        LogicalPlan::Limit(_) => ("LIMIT", "Limit the rows when the view is read."),
         LogicalPlan::Distinct(_) => ("DISTINCT ON", "Use GROUP BY with min or max."),
         LogicalPlan::Unnest(_) => ("unnest", "Unnest when the view is read."),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "Use it in the SELECT that reads the view."),
@@ -632,7 +647,10 @@ fn refusal(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
             ("a query without a relation", "Name a source, table or view in FROM.")
         }
-        _ => ("this construct", "Use projections, filters, joins, aggregates, TUMBLE, HOP and UNION ALL."),
+        _ => (
+            "this construct",
+            "Use projections, filters, joins, aggregates, TUMBLE, HOP, window functions, LIMIT and set operations.",
+        ),
     };
     unsupported(what, hint)
 }

@@ -14,6 +14,8 @@ mod display;
 mod grouping;
 mod lower;
 mod lower_join;
+mod lower_order;
+mod order;
 mod single_row;
 mod text;
 
@@ -22,6 +24,9 @@ use datafusion::logical_expr::Expr;
 use millpond_types::{RelationId, SqlType};
 
 pub use lower::{LowerOptions, lower};
+pub use order::{
+    Frame, FrameBound, FrameUnits, OrderColumn, Over, OverCall, OverFunction, Ranking, Repeat, TopN,
+};
 
 use crate::Metadata;
 use crate::window::WindowKind;
@@ -61,6 +66,9 @@ pub enum Operator {
     Join(Join),
     /// UNION ALL of inputs with equal column types.
     Union,
+    TopN(TopN),
+    Over(Over),
+    Repeat(Repeat),
 }
 
 /// The deltas of a relation of the catalog.

@@ -87,13 +87,46 @@ fn views_become_operators() {
 }
 
 #[test]
+fn rows_in_order_and_sets_become_operators() {
+    check_all(
+        [
+            (
+                "SELECT auction, price FROM bid ORDER BY price DESC LIMIT 3 OFFSET 1",
+                "TopN 3 rows after 1 order by price DESC, auction [retracting; state: the rows that are shown and those before them] |  Input bid(auction, price) [append-only]",
+            ),
+            (
+                "SELECT id FROM acc LIMIT 2",
+                "TopN 2 rows order by id [key (id); retracting; state: every row, never freed] |  Input acc(id) [key (id); retracting]",
+            ),
+            ("SELECT price FROM bid ORDER BY price", "Input bid(price) [append-only]"),
+            (
+                "SELECT DISTINCT ON (channel) channel, price FROM bid ORDER BY channel, price DESC",
+                "Map channel, price [key (channel); retracting] |  TopN 1 rows by channel order by price DESC [key (channel); retracting; state: the rows of every group that are shown and those before them, never freed] |    Input bid(price, channel) [append-only]",
+            ),
+            (
+                "SELECT price FROM (SELECT price, channel, row_number() OVER (PARTITION BY channel ORDER BY price) AS n FROM bid) AS s WHERE n <= 2 AND price > 5",
+                "Map price WHERE price > 5 [retracting] |  TopN 2 rows by channel order by price [retracting; state: the rows of every group that are shown and those before them, never freed] |    Input bid(price, channel) [append-only]",
+            ),
+            (
+                "SELECT price, n FROM (SELECT price, rank() OVER (ORDER BY price) AS n FROM bid) AS s WHERE n = 1",
+                "TopN rank <= 1 with their number order by price [retracting; state: the rows that are shown and those before them] |  Input bid(price) [append-only]",
+            ),
+            (
+                "SELECT price FROM bid QUALIFY dense_rank() OVER (ORDER BY price) < 3",
+                "TopN dense_rank <= 2 order by price [retracting; state: the rows that are shown and those before them] |  Input bid(price) [append-only]",
+            ),
+        ],
+        explain,
+    );
+}
+
+#[test]
 fn what_has_no_operator_yet_is_refused_by_name() {
     let views = " in a materialized view is not supported";
     let of = |what: &str| format!("0A000 - {what}{views}");
     let cases = [
-        ("SELECT row_number() OVER (ORDER BY price) FROM bid", of("a window function (OVER)")),
-        ("SELECT price FROM bid ORDER BY price", of("ORDER BY")),
-        ("SELECT price FROM bid LIMIT 3", of("LIMIT")),
+        ("SELECT string_agg(channel, ',') OVER (ORDER BY price) FROM bid", of("string_agg OVER")),
+        ("SELECT price FROM bid OFFSET 3", of("OFFSET without LIMIT")),
         ("SELECT count(DISTINCT price) FROM bid", of("count(DISTINCT ...)")),
         ("SELECT stddev(price) FROM bid", of("the aggregate stddev")),
         ("SELECT 1 AS x", of("a query without a relation")),
