@@ -157,6 +157,8 @@ impl Driver {
         self.cut = Commit(0);
         self.views.clear();
         self.tables.clear();
+        // A number that was given to a lost relation may go to another one.
+        self.shapes.clear();
         self.resting_sinks.append(&mut self.sinks);
         self.outgoing.clear();
         self.source_rows.clear();
