@@ -306,13 +306,11 @@ fn extremes(
             queue.clear();
             entered = start;
         }
-        for row in entered..end {
-            if counted[row] {
-                while queue.back().is_some_and(|last| !wins(*last, row)) {
-                    queue.pop_back();
-                }
-                queue.push_back(row);
+        for row in (entered..end).filter(|row| counted[*row]) {
+            while queue.back().is_some_and(|last| !wins(*last, row)) {
+                queue.pop_back();
             }
+            queue.push_back(row);
         }
         entered = entered.max(end);
         while queue.front().is_some_and(|first| *first < start) {
