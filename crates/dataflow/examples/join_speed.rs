@@ -90,6 +90,7 @@ fn graph(test: &Test, pool: &Arc<rayon::ThreadPool>) -> (Graph, [InputId; 2]) {
         keys: vec![(0, 0)],
         nulls_equal: false,
         residual: None,
+        close: None,
         append_only: [test.append_only; 2],
         output,
         schema: Arc::new(Schema::new(fields)),

@@ -36,6 +36,6 @@ pub use order::spec::{
     Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking, TopNSpec,
 };
 pub use spec::{
-    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, JoinKind,
-    JoinSpec, MapSpec, Residual, WindowKind, WindowSpec,
+    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, JoinClose,
+    JoinKind, JoinSpec, MapSpec, Residual, SideClose, WindowKind, WindowSpec,
 };

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use millpond_dataflow::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec,
-    InputId, JoinKind, JoinSpec, MapSpec, NodeId, OutputId, Residual, WindowKind, WindowSpec,
+    InputId, JoinClose, JoinKind, JoinSpec, MapSpec, NodeId, OutputId, Residual, SideClose, WindowKind,
+    WindowSpec,
 };
 use millpond_functions::window::{Hop, Tumble};
 use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
@@ -114,6 +115,15 @@ fn join_spec(join: &incremental::Join, sources: [&Node; 2], node: &Node) -> Resu
         keys: join.keys.clone(),
         nulls_equal: join.nulls_equal,
         residual: residual.transpose()?,
+        close: join.close.map(|close| JoinClose {
+            sides: close.sides.map(|side| SideClose {
+                time: side.time,
+                watermark: side.watermark,
+                late_micros: side.late_us,
+                free_micros: side.free_us,
+            }),
+            lateness_micros: close.lateness_us,
+        }),
         append_only: sources.map(|source| source.append_only),
         output: join.output.clone(),
         schema: Arc::clone(&node.schema),

@@ -78,9 +78,31 @@ pub fn without_late_rows(plan: LogicalPlan, allowed_lateness_us: i64) -> Result<
             let aggregate = logical::Aggregate::try_new_with_schema(input, group_expr, aggr_expr, schema)?;
             Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
         }
+        LogicalPlan::Join(join) if trace::join_bounds(&join).is_some() => {
+            let bounds = trace::join_bounds(&join).expect("just seen");
+            let timely = |side: &LogicalPlan, bound: trace::TimeBound| match bound.column {
+                None => filter_below(side.clone(), allowed_lateness_us),
+                Some(column) => keep_timely_rows(side, column, bound.late_us + allowed_lateness_us),
+            };
+            let left = Arc::new(timely(&join.left, bounds[0])?);
+            let right = Arc::new(timely(&join.right, bounds[1])?);
+            Ok(Transformed::yes(LogicalPlan::Join(logical::Join { left, right, ..join })))
+        }
         other => Ok(Transformed::no(other)),
     });
     rewritten.map(|t| t.data).map_err(from_datafusion)
+}
+
+/// The rows whose time and `after_us` their own watermark has not reached.
+fn keep_timely_rows(plan: &LogicalPlan, time: usize, after_us: i64) -> Result<LogicalPlan> {
+    let outputs: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    let after = IntervalMonthDayNano::new(0, 0, after_us.saturating_mul(1_000));
+    let over = outputs[time].clone() + lit(ScalarValue::IntervalMonthDayNano(Some(after)));
+    let (plan, watermark) = with_watermark(plan)?;
+    let watermark = Expr::Column(watermark);
+    // A row without a time is not late.
+    let timely = watermark.clone().is_null().or(outputs[time].clone().is_null()).or(over.gt(watermark));
+    LogicalPlanBuilder::from(plan).filter(timely)?.project(outputs)?.build()
 }
 
 /// The input of an aggregate that closes: the filter goes above its window function; the way there is one of projections,

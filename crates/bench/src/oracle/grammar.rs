@@ -139,6 +139,9 @@ impl World {
 
     fn join_query(&mut self) -> (String, Vec<(&'static str, Kind)>) {
         use Kind::Number;
+        if self.rng.random_bool(0.15) {
+            return self.bounded_join();
+        }
         let (a, b) = (self.side("a"), self.side("b"));
         let key = format!("{} = {}", self.of(&a, Number), self.of(&b, Number));
         let inner_key = if self.rng.random_bool(0.15) {
@@ -257,6 +260,34 @@ impl World {
                 (query, vec![("k", group.1), ("n", Number), ("v", Number)])
             }
         }
+    }
+
+    /// Rows of the source that meet within some time: late ones are refused, old ones freed.
+    fn bounded_join(&mut self) -> (String, Vec<(&'static str, Kind)>) {
+        let columns = vec![("k", Kind::Number), ("n", Kind::Number), ("ts", Kind::Time)];
+        let kind = ["", "LEFT ", "FULL "][self.rng.random_range(0..3)];
+        let below = self.rng.random_range(10..50);
+        if self.rng.random_bool(0.4) {
+            self.drew("window join");
+            let window = "TUMBLE(s, ts, INTERVAL '5 seconds')";
+            let bound = ["window_start", "window_end"][self.rng.random_range(0..2)];
+            let query = format!(
+                "SELECT a.k, b.v AS n, b.ts FROM {window} AS a {kind}JOIN (SELECT * FROM {window} WHERE v < {below}) AS b ON a.k = b.k AND a.{bound} = b.{bound}"
+            );
+            return (query, columns);
+        }
+        self.drew("interval join");
+        let (back, ahead) = (self.rng.random_range(-1..6), self.rng.random_range(1..6));
+        let near =
+            format!("b.ts BETWEEN a.ts - INTERVAL '{back} seconds' AND a.ts + INTERVAL '{ahead} seconds'");
+        let sides = format!("(SELECT * FROM s WHERE v < {below}) AS b");
+        let query = match self.rng.random_range(0..3) {
+            0 => format!(
+                "SELECT a.k, a.v AS n, a.ts FROM s AS a WHERE NOT EXISTS (SELECT 1 FROM {sides} WHERE a.k = b.k AND {near})"
+            ),
+            _ => format!("SELECT a.k, b.v AS n, b.ts FROM s AS a {kind}JOIN {sides} ON a.k = b.k AND {near}"),
+        };
+        (query, columns)
     }
 
     /// ORDER BY over a column of any kind.

@@ -20,3 +20,4 @@ mod windows;
 
 pub(crate) use freeze::Changes;
 pub use freeze::{Frozen, STATE_GROUPS, STATE_VALUES};
+pub(crate) use windows::is_over;

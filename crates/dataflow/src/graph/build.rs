@@ -146,7 +146,12 @@ impl Graph {
         let (left, right) = (left.into(), right.into());
         let schemas = [self.source_schema(left)?, self.source_schema(right)?];
         let built = join::build(&schemas, spec, self.shards)?;
-        Ok(self.add_keyed("join", vec![left, right], built, None, Arc::clone(&spec.schema)))
+        let lateness = spec.close.map(|close| close.lateness_micros);
+        let id = self.add_keyed("join", vec![left, right], built, lateness, Arc::clone(&spec.schema));
+        if let Some(Kind::Keyed(keyed)) = self.nodes.get_mut(&id).map(|node| &mut node.kind) {
+            keyed.ends_watermark = true;
+        }
+        Ok(id)
     }
 
     /// # Errors
@@ -261,8 +266,9 @@ impl Graph {
         schema: SchemaRef,
     ) -> NodeId {
         let Built { routers, shards, states } = built;
+        let mark = EventTime::MIN;
         let keyed =
-            Keyed { name, routers, shards, lateness_micros, mark: EventTime::MIN, pending: 0, states };
+            Keyed { name, routers, shards, lateness_micros, ends_watermark: false, mark, pending: 0, states };
         self.add(Kind::Keyed(keyed), sources, schema, false)
     }
 }

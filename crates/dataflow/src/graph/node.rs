@@ -46,6 +46,8 @@ pub(super) struct Keyed {
     pub(super) shards: Vec<Box<dyn Operator>>,
     /// How far behind its source's watermark the operator's output may still change; `None`: for ever.
     pub(super) lateness_micros: Option<i64>,
+    /// No watermark passes, though the shards use it.
+    pub(super) ends_watermark: bool,
     /// The watermark that the shards know of.
     pub(super) mark: EventTime,
     /// Rows pushed since the last poll.

@@ -257,6 +257,7 @@ impl Graph {
                     keyed.mark = arrived;
                     keyed.shards.iter_mut().for_each(|operator| operator.watermark(arrived));
                     let mark = match arrived {
+                        _ if keyed.ends_watermark => node.watermark,
                         EventTime::MAX => EventTime::MAX,
                         EventTime(mark) => EventTime(mark.saturating_sub(lateness)),
                     };

@@ -26,6 +26,10 @@
 //! | l -(1, a) | (1, a, y) -1 |
 //!
 //! A row whose key is NULL meets nothing: it never becomes state ([`router`]).
+//!
+//! Where the condition lets rows meet only within some time of each other ([`JoinClose`]), late rows are refused, and so a row
+//! that only late ones could still meet is freed when the watermarks have passed. Nothing is given out then: what it had to
+//! give was given when it came.
 
 mod freeze;
 mod keys;
@@ -43,8 +47,9 @@ pub(crate) use freeze::FrozenRows;
 pub use freeze::{STATE_LEFT, STATE_RIGHT};
 
 use crate::aggregate::key::KeyCodec;
+use crate::exchange::is_time;
 use crate::operator::{Built, Operator, Router};
-use crate::spec::{JoinKind, JoinSpec, Residual};
+use crate::spec::{JoinClose, JoinKind, JoinSpec, Residual};
 
 /// Output rows of one poll, give or take a batch.
 const OUTPUT_ROWS: usize = 8192;
@@ -63,6 +68,7 @@ struct Shape {
     residual: Option<Residual>,
     /// The schema of the residual's columns.
     residual_schema: SchemaRef,
+    close: Option<JoinClose>,
     append_only: [bool; 2],
     /// Where each output column comes from: side and column there.
     output: Vec<(usize, usize)>,
@@ -161,6 +167,15 @@ fn shape(inputs: &[SchemaRef; 2], spec: &JoinSpec) -> Result<Shape, SqlError> {
     for column in spec.residual.iter().flat_map(|residual| &residual.columns) {
         residual_fields.push(field(place(*column))?.as_ref().clone().with_nullable(true));
     }
+    if let Some(close) = &spec.close {
+        for (side, bound) in close.sides.iter().enumerate() {
+            let times = is_time(field((side, bound.time))?.data_type())
+                && is_time(field((side, bound.watermark))?.data_type());
+            if !times || !spec.append_only[side] || close.lateness_micros < 0 {
+                return Err(wrong());
+            }
+        }
+    }
     let nullable = |schema: &SchemaRef| -> SchemaRef {
         let fields = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
@@ -173,6 +188,7 @@ fn shape(inputs: &[SchemaRef; 2], spec: &JoinSpec) -> Result<Shape, SqlError> {
         nulls_equal: spec.nulls_equal,
         residual: spec.residual.clone(),
         residual_schema: Arc::new(Schema::new(residual_fields)),
+        close: spec.close,
         append_only: spec.append_only,
         output,
         schema: Arc::clone(&spec.schema),

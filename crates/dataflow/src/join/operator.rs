@@ -15,6 +15,7 @@ use super::side::{Applied, Side};
 use super::{JOIN_STATES, OUTPUT_ROWS, Shape};
 use crate::aggregate::Changes;
 use crate::aggregate::key::KeyCodec;
+use crate::exchange::times;
 use crate::fault::Cause;
 use crate::operator::{Operator, Output, Piece, Progress};
 
@@ -31,6 +32,8 @@ pub(super) struct Join {
     /// Deltas are numbered, so that what each has touched can be told apart.
     number: u64,
     rows_in_epoch: usize,
+    /// A watermark that rows may be freed by.
+    mark: Option<EventTime>,
     shard: usize,
     shards: usize,
 }
@@ -84,6 +87,7 @@ impl Join {
             work: None,
             number: 0,
             rows_in_epoch: 0,
+            mark: None,
             shard,
             shards,
             shape,
@@ -118,6 +122,15 @@ impl Join {
         }
         let weights = piece.weights.as_deref();
         let applied = self.sides[side].apply(&mut self.keys, &slots, columns, weights, ids)?;
+        if let Some(close) = &shape.close {
+            let bound = &close.sides[side];
+            let after = bound.free_micros.saturating_add(close.lateness_micros);
+            let times = times(&columns[bound.time])?;
+            for applied in applied.iter().filter(|applied| applied.fresh) {
+                let end = times.value(applied.row as usize).saturating_add(after);
+                self.sides[side].expire_at(applied.entry, end);
+            }
+        }
         let counted = shape.counts(0) || shape.counts(1);
         let pairs = if saved { counted } else { shape.pairs() || counted };
         let stage = if pairs { Stage::Pairs { row: 0, entry: None } } else { Stage::Own { row: 0 } };
@@ -382,6 +395,14 @@ impl Operator for Join {
                 return Ok(Progress::More);
             }
         }
+        if let Some(EventTime(mark)) = self.mark.take() {
+            for side in &mut self.sides {
+                for key in side.expire(&mut self.keys, mark)? {
+                    self.keys.remove_unused(key);
+                    self.rows_in_epoch += 1;
+                }
+            }
+        }
         let budget = std::mem::take(&mut self.rows_in_epoch);
         if budget > 0 {
             self.sides.iter_mut().try_for_each(|side| side.end_epoch(budget.max(UPKEEP_ROWS)))?;
@@ -390,7 +411,9 @@ impl Operator for Join {
         Ok(Progress::Done)
     }
 
-    fn watermark(&mut self, _mark: EventTime) {}
+    fn watermark(&mut self, mark: EventTime) {
+        self.mark = Some(mark);
+    }
 
     fn freeze(&mut self, changes: &mut Changes) {
         for (side, rows) in self.sides.iter_mut().zip(&mut changes.sides) {

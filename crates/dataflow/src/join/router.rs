@@ -1,16 +1,18 @@
-//! What happens to a delta of a join before it is split by hash.
+//! What happens to a delta of a join before it is split by hash: late rows and rows without a key leave it.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
 use arrow::compute::{and, is_not_null, not};
-use millpond_types::Delta;
 use millpond_types::hash::hash_columns;
+use millpond_types::{Delta, EventTime};
 
 use super::Shape;
 use super::output::Values;
+use crate::aggregate::is_over;
+use crate::exchange::times as times_of;
 use crate::fault::Cause;
-use crate::operator::{Output, Piece, Router};
+use crate::operator::{LateRows, Output, Piece, Router};
 
 /// Hashes the keys of one side. Rows with a NULL in their key have no match, now or ever: they go straight to the output,
 /// if the join gives rows without a match, or nowhere.
@@ -33,6 +35,33 @@ impl JoinRouter {
     }
 }
 
+impl JoinRouter {
+    /// The rows that are not late; `None` if that is all of them.
+    fn in_time(&self, delta: &Delta, out: &mut Output) -> Result<Option<Delta>, Cause> {
+        let Some(close) = &self.shape.close else { return Ok(None) };
+        let bound = &close.sides[self.side];
+        let times = times_of(delta.batch.column(bound.time))?;
+        let marks = times_of(delta.batch.column(bound.watermark))?;
+        let over = |time: i64| time.saturating_add(bound.late_micros);
+        let late = |row: usize| {
+            times.is_valid(row)
+                && marks.is_valid(row)
+                && is_over(Some(over(times.value(row))), close.lateness_micros, EventTime(marks.value(row)))
+        };
+        let (refused, kept): (Vec<u32>, Vec<u32>) =
+            (0..delta.rows() as u32).partition(|row| late(*row as usize));
+        if refused.is_empty() {
+            return Ok(None);
+        }
+        out.late.push(LateRows {
+            window_ends: refused.iter().map(|row| over(times.value(*row as usize))).collect(),
+            watermarks: refused.iter().map(|row| marks.value(*row as usize)).collect(),
+            rows: delta.take(&UInt32Array::from(refused))?,
+        });
+        Ok(Some(delta.take(&UInt32Array::from(kept))?))
+    }
+}
+
 /// Where no column is NULL; `None` if that is everywhere.
 fn without_nulls<'a>(columns: impl Iterator<Item = &'a ArrayRef>) -> Result<Option<BooleanArray>, Cause> {
     let mut mask: Option<BooleanArray> = None;
@@ -51,10 +80,14 @@ impl Router for JoinRouter {
         let places = &self.shape.keys[self.side];
         let keys =
             |delta: &Delta| places.iter().map(|c| Arc::clone(delta.batch.column(*c))).collect::<Vec<_>>();
+        let in_time = self.in_time(delta, out)?;
+        let delta = in_time.as_ref().unwrap_or(delta);
+        let mut needed = if self.shape.nulls_equal { Vec::new() } else { keys(delta) };
+        needed.extend(
+            self.shape.close.map(|close| Arc::clone(delta.batch.column(close.sides[self.side].time))),
+        );
         let mut keyed = None;
-        if !self.shape.nulls_equal
-            && let Some(mask) = without_nulls(keys(delta).iter())?
-        {
+        if let Some(mask) = without_nulls(needed.iter())? {
             self.pass_by(&delta.filter(&not(&mask)?)?, out)?;
             keyed = Some(delta.filter(&mask)?);
         }

@@ -4,6 +4,8 @@
 //! Where rows are retracted, or only their number matters, equal rows share an entry, which a second index finds by value.
 //! All steps run over whole batches: hashes are probed first, then the candidates of all rows are compared column by column.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
@@ -14,6 +16,8 @@ use super::keys::KeyTable;
 use crate::aggregate::index::Index;
 use crate::fault::Cause;
 
+/// Rows are freed together that end within this time, a second or so.
+const SPAN_MICROS: i64 = 1 << 20;
 const NONE: u32 = u32::MAX;
 /// The entry stands in the list of those to freeze.
 const DIRTY: u8 = 1;
@@ -57,6 +61,8 @@ pub(super) struct Side {
     live: usize,
     negative: usize,
     dirty: Vec<u32>,
+    /// Entries by when they are freed, in spans of [`SPAN_MICROS`].
+    expiring: BTreeMap<i64, Vec<u32>>,
     /// Ids of entries that ended since the last freeze.
     ended: Vec<i64>,
     /// Ids are unique over all shards: the next one of this shard, and the distance to the one after it.
@@ -99,6 +105,7 @@ impl Side {
             live: 0,
             negative: 0,
             dirty: Vec::new(),
+            expiring: BTreeMap::new(),
             ended: Vec::new(),
             next_id: shard as i64,
             id_step: shards as i64,
@@ -334,6 +341,28 @@ impl Side {
         Ok(())
     }
 
+    /// The entry may go when the watermark has reached `end`.
+    pub(super) fn expire_at(&mut self, entry: u32, end: i64) {
+        self.expiring.entry(end.div_euclid(SPAN_MICROS)).or_default().push(entry);
+    }
+
+    /// Forgets the entries whose end `mark` has passed by a span at most, and gives their keys.
+    pub(super) fn expire(&mut self, table: &mut KeyTable, mark: i64) -> Result<Vec<u32>, Cause> {
+        let mut keys = Vec::new();
+        while let Some(first) = self.expiring.first_entry()
+            && first.key().saturating_add(1).saturating_mul(SPAN_MICROS) <= mark
+        {
+            let entries = first.remove();
+            for &entry in &entries {
+                let key = self.keys[entry as usize];
+                table.add_weight(key, self.side, -self.weights[entry as usize]);
+                keys.push(key);
+            }
+            self.remove(table, &entries)?;
+        }
+        Ok(keys)
+    }
+
     #[inline]
     pub(super) fn weight(&self, entry: u32) -> i64 {
         self.weights[entry as usize]
@@ -390,7 +419,8 @@ impl Side {
             + self.next.capacity()
             + self.previous.capacity()
             + self.free.capacity()
-            + self.dirty.capacity();
+            + self.dirty.capacity()
+            + self.expiring.values().map(Vec::capacity).sum::<usize>();
         self.heap.bytes() + words * 8 + halves * 4 + self.flags.capacity() + self.by_value.memory_bytes()
     }
 

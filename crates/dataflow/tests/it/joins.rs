@@ -63,6 +63,7 @@ impl Case {
             keys: self.keys.clone(),
             nulls_equal: self.nulls_equal,
             residual,
+            close: None,
             append_only: self.append_only,
             output,
             schema: Arc::new(Schema::new(fields)),

@@ -8,8 +8,8 @@ use millpond_types::SqlType;
 use super::text::shown;
 
 use super::{
-    AggregateCall, Frame, FrameBound, FrameUnits, HopColumn, Input, InputColumn, Join, JoinKind, Node,
-    NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan, Ranking, TopN, WindowClose,
+    AggregateCall, Frame, FrameBound, FrameUnits, HopColumn, Input, InputColumn, Join, JoinClose, JoinKind,
+    Node, NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan, Ranking, TopN, WindowClose,
 };
 
 impl fmt::Display for Plan {
@@ -31,7 +31,7 @@ impl Plan {
     pub fn unbounded(&self) -> Vec<(String, String)> {
         let hint = "Group by window_start of TUMBLE or HOP over a source with a WATERMARK, or keep the number of groups small.";
         let joins = self.nodes.iter().filter_map(|node| match &node.operator {
-            Operator::Join(join) => {
+            Operator::Join(join) if join.close.is_none() => {
                 let what =
                     format!("the state of {} grows with the rows of both sides", self.join_name(node, join));
                 let hint = "Filter or aggregate the sides first, or keep the number of rows small.";
@@ -335,7 +335,12 @@ impl Printer<'_> {
             Operator::Aggregate(a) if a.global => return vec!["state: one group".to_owned()],
             Operator::Aggregate(a) => &a.close,
             Operator::HopAggregate(a) => &a.close,
-            Operator::Join(_) => return vec!["state: every row of both sides, never freed".to_owned()],
+            Operator::Join(join) => {
+                return vec![match &join.close {
+                    None => "state: every row of both sides, never freed".to_owned(),
+                    Some(close) => self.join_closing(node, close),
+                }];
+            }
             Operator::TopN(top) => {
                 let kept = match (self.plan.nodes[node.inputs[0]].append_only, top.partition.is_empty()) {
                     (true, true) => "state: the rows that are shown and those before them",
@@ -353,6 +358,19 @@ impl Printer<'_> {
             None => vec!["state: every group, never freed".to_owned()],
             Some(close) => self.closing(close),
         }
+    }
+
+    fn join_closing(&self, node: &Node, close: &JoinClose) -> String {
+        let sides = close.sides.iter().zip(&node.inputs).map(|(side, input)| {
+            let time = self.plan.nodes[*input].schema.field(side.time).name();
+            match side.free_us.saturating_sub(side.late_us).saturating_add(close.lateness_us) {
+                0 => time.clone(),
+                us if us < 0 => format!("{time} - {}", crate::window::duration(-us)),
+                us => format!("{time} + {}", crate::window::duration(us)),
+            }
+        });
+        let sides: Vec<_> = sides.collect();
+        format!("state: rows until both watermarks pass {} (left) and {} (right)", sides[0], sides[1])
     }
 
     fn closing(&self, close: &WindowClose) -> Vec<String> {

@@ -14,7 +14,11 @@ use millpond_types::{SqlError, SqlType};
 
 use super::lower::{Facts, Lowering, Names, Pending, column, over, place, unsupported};
 use super::single_row::single_row;
-use super::{Aggregate, AggregateCall, AggregateFunction, Join, JoinKind, NodeId, Operator};
+use super::{
+    Aggregate, AggregateCall, AggregateFunction, Join, JoinClose, JoinKind, NodeId, Operator, SideClose,
+};
+use crate::Metadata;
+use crate::trace::{self, TimeBound};
 use crate::window::WindowTvf;
 
 /// Scalar subqueries, each with the expression that holds its value.
@@ -68,17 +72,32 @@ impl Lowering {
                 ));
             }
         };
-        let left = self.lower(&join.left, false)?;
-        let right = self.lower(&join.right, false)?;
+        let bounds = trace::join_bounds(join);
+        let left = self.lower(&join.left, bounds.is_some())?;
+        let right = self.lower(&join.right, bounds.is_some())?;
         let condition = Condition::of(join)?;
         if join.null_aware {
             return self.not_in(join, left, right, &condition);
         }
-        let left_keys = bound(condition.keys.iter().map(|key| &key.0), join.left.schema(), &left)?;
-        let right_keys = bound(condition.keys.iter().map(|key| &key.1), join.right.schema(), &right)?;
+        let mut left_keys = bound(condition.keys.iter().map(|key| &key.0), join.left.schema(), &left)?;
+        let mut right_keys = bound(condition.keys.iter().map(|key| &key.1), join.right.schema(), &right)?;
+        if let Some([l, r]) = &bounds {
+            left_keys.extend(closing(l, &left)?);
+            right_keys.extend(closing(r, &right)?);
+        }
         let names: Vec<String> =
             left.columns.iter().chain(&right.columns).map(|(name, _)| name.clone()).collect();
-        let sides = [self.side(left, left_keys)?, self.side(right, right_keys)?];
+        let mut sides = [self.side(left, left_keys)?, self.side(right, right_keys)?];
+        let close = bounds.map(|bounds| {
+            let mut ends = sides.iter_mut().map(|side| side.keys.split_off(condition.keys.len()));
+            let mut side = |bound: TimeBound| {
+                let places = ends.next().unwrap_or_default();
+                let TimeBound { late_us, free_us, .. } = bound;
+                SideClose { time: places[0], watermark: places[1], late_us, free_us }
+            };
+            let sides = bounds.map(&mut side);
+            JoinClose { sides, lateness_us: self.options.allowed_lateness_us }
+        });
         let pair = self.pair(&sides);
         let width = self.nodes[sides[0].node].schema.fields().len();
         // Where the pair has the columns of the logical inputs.
@@ -98,8 +117,15 @@ impl Lowering {
         let keys = sides[0].keys.iter().copied().zip(sides[1].keys.iter().copied()).collect();
         let given = if kind.is_pairs() { places } else { sides[0].columns.clone() };
         let nodes = [sides[0].node, sides[1].node];
-        let operator =
-            Join { kind, keys, nulls_equal: condition.nulls_equal, residual, pair, output: distinct(&given) };
+        let operator = Join {
+            kind,
+            keys,
+            nulls_equal: condition.nulls_equal,
+            residual,
+            close,
+            pair,
+            output: distinct(&given),
+        };
         Ok(self.push_join(operator, nodes, &given, &names))
     }
 
@@ -251,8 +277,15 @@ impl Lowering {
             let pair = self.pair(&sides);
             let keys = vec![(at[count + n], sides[1].keys[0])];
             let output = distinct(&at);
-            let operator =
-                Join { kind: JoinKind::LeftAnti, keys, nulls_equal: false, residual: None, pair, output };
+            let operator = Join {
+                kind: JoinKind::LeftAnti,
+                keys,
+                nulls_equal: false,
+                residual: None,
+                close: None,
+                pair,
+                output,
+            };
             let pending = self.push_join(operator, [node, sides[1].node], &at, &names);
             let schema = &self.nodes[pending.node].schema;
             let found = pending.columns.iter().map(|(_, e)| place(e, schema).expect("plain columns"));
@@ -332,7 +365,8 @@ impl Lowering {
         let sides = [left, Side { node, columns: Vec::new(), keys: Vec::new() }];
         let pair = self.pair(&sides);
         let output = distinct(&given);
-        let operator = Join { kind, keys: Vec::new(), nulls_equal: false, residual: None, pair, output };
+        let (keys, nulls_equal) = (Vec::new(), false);
+        let operator = Join { kind, keys, nulls_equal, residual: None, close: None, pair, output };
         let mut pending = self.push_join(operator, [left_node, node], &given, &names);
         let mut parts = pending.columns.split_off(shown).into_iter().map(|(_, part)| part);
         let value = match (parts.next(), parts.next()) {
@@ -392,6 +426,16 @@ fn sides(a: &Expr, b: &Expr, left: &DFSchema, right: &DFSchema) -> Option<(Expr,
         return Some((a.clone(), b.clone()));
     }
     (about(b, left) && about(a, right) && same(b, a)).then(|| (b.clone(), a.clone()))
+}
+
+/// The time of a row and its watermark, named.
+fn closing(bound: &TimeBound, input: &Pending) -> Result<[(String, Expr); 2], SqlError> {
+    let lost = || SqlError::internal("the watermark does not reach the join");
+    let time = match bound.column {
+        None => (crate::window::WINDOW_END.to_owned(), input.window_end.clone().ok_or_else(lost)?),
+        Some(at) => input.columns[at].clone(),
+    };
+    Ok([time, (Metadata::Watermark.name().to_owned(), input.watermark.clone().ok_or_else(lost)?)])
 }
 
 /// Key expressions over the pending columns, with names.

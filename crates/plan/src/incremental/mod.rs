@@ -188,6 +188,24 @@ pub enum JoinKind {
     LeftMark,
 }
 
+/// When a row of one input of a join is over. It is late iff its time + `late_us` + the lateness <= its `watermark`, and freed
+/// when the watermarks of both sources have passed its time + `free_us` + the lateness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SideClose {
+    /// Input column of type timestamp or timestamptz.
+    pub time: usize,
+    /// Input column with the row's `_watermark`.
+    pub watermark: usize,
+    pub late_us: i64,
+    pub free_us: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinClose {
+    pub sides: [SideClose; 2],
+    pub lateness_us: i64,
+}
+
 /// Rows of two inputs that belong together. Output columns: see `output`, then the mark of a [`JoinKind::LeftMark`].
 #[derive(Clone, Debug)]
 pub struct Join {
@@ -198,6 +216,8 @@ pub struct Join {
     pub nulls_equal: bool,
     /// What else must be true of a pair, over the columns of `pair`; NULL is not true.
     pub residual: Option<Expr>,
+    /// The condition lets rows meet only within some time: late ones are refused, and those that are over are freed.
+    pub close: Option<JoinClose>,
     /// The left input's columns and the right's, under unique names.
     pub pair: SchemaRef,
     /// Columns of `pair`.

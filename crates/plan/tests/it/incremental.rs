@@ -87,6 +87,44 @@ fn views_become_operators() {
 }
 
 #[test]
+fn joins_within_some_time_say_when_rows_are_freed() {
+    let free = |sql: &str| {
+        let text = explain(sql);
+        let from = text.find("state: ").map_or(0, |at| at + 7);
+        text[from..].split(']').next().unwrap_or_default().to_owned()
+    };
+    let between = "b.ts BETWEEN a.ts - INTERVAL '2 seconds' AND a.ts + INTERVAL '5 seconds'";
+    let cases = [
+        (
+            format!("SELECT a.price, b.price AS other FROM bid a JOIN bid b ON a.auction = b.auction AND {between}"),
+            "rows until both watermarks pass ts + 00:00:05 (left) and ts + 00:00:02 (right)",
+        ),
+        // Matches are counted: what a row met outlives it.
+        (
+            format!("SELECT a.price, b.price AS other FROM bid a LEFT JOIN bid b ON a.auction = b.auction AND {between}"),
+            "rows until both watermarks pass ts + 00:00:05 (left) and ts + 00:00:07 (right)",
+        ),
+        (
+            "SELECT a.price, b.price AS other FROM bid a JOIN bid b ON a.auction = b.auction AND b.ts >= a.ts".into(),
+            "every row of both sides, never freed",
+        ),
+        (
+            "SELECT a.price, b.double FROM bid a JOIN twice b ON a.auction = b.auction AND b.ts >= a.ts AND b.ts <= a.ts + INTERVAL '1 month'".into(),
+            "every row of both sides, never freed",
+        ),
+        (
+            "SELECT a.price, b.price AS other FROM TUMBLE(bid, ts, INTERVAL '1 minute') a LEFT JOIN TUMBLE(bid, ts, INTERVAL '1 minute') b ON a.window_end = b.window_end AND a.auction = b.auction".into(),
+            "rows until both watermarks pass window_end (left) and window_end (right)",
+        ),
+        (
+            "SELECT a.price, b.price AS other FROM TUMBLE(bid, ts, INTERVAL '1 minute') a JOIN TUMBLE(bid, ts, INTERVAL '2 minutes') b ON a.window_end = b.window_end".into(),
+            "every row of both sides, never freed",
+        ),
+    ];
+    check_all(cases.iter().map(|(sql, expected)| (sql.as_str(), *expected)), free);
+}
+
+#[test]
 fn rows_in_order_and_sets_become_operators() {
     check_all(
         [
