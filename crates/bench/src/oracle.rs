@@ -19,6 +19,8 @@ use rand::{Rng, SeedableRng};
 
 use crate::no_catalog::NoCatalog;
 
+mod grammar;
+
 /// What a life went through, for the report of coverage.
 #[derive(Debug, Default, Clone)]
 pub struct Life {
@@ -50,6 +52,8 @@ struct World {
     /// Columns that were added to source and table, each with what rows have that were written without it.
     added: [Vec<(&'static str, Option<i32>)>; 2],
     clock: i64,
+    /// Subqueries around the one that is drawn.
+    nested: usize,
     life: Life,
     log: String,
 }
@@ -99,6 +103,7 @@ pub async fn live(seed: u64, options: &Options) -> Result<Life, String> {
         partitions: 1,
         added: Default::default(),
         clock: 0,
+        nested: 0,
         life: Life::default(),
     };
     let result = world.run().await;
@@ -395,148 +400,6 @@ impl World {
         self.sql(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await?;
         self.views.push(View { name, columns, windowed });
         Ok(())
-    }
-
-    /// A relation to read: name, columns, whether TUMBLE may stand on it.
-    fn relation(&mut self) -> (String, Vec<(&'static str, Kind)>, bool) {
-        use Kind::{Number, Text, Time};
-        let choice = self.rng.random_range(0..3 + self.views.len());
-        let added = |table: usize| self.added[table].iter().map(|(name, _)| (*name, Number));
-        match choice {
-            0 => {
-                let columns = [("k", Number), ("v", Number), ("p", Number), ("x", Text), ("ts", Time)];
-                ("s".into(), columns.into_iter().chain(added(0)).collect(), true)
-            }
-            1 => {
-                let columns = [("id", Number), ("k", Number), ("v", Number), ("x", Text)];
-                ("t".into(), columns.into_iter().chain(added(1)).collect(), false)
-            }
-            2 => ("u".into(), vec![("k", Number), ("v", Number)], false),
-            n => {
-                self.drew("view on a view");
-                let view = self.views[n - 3].clone();
-                (view.name, view.columns, view.windowed)
-            }
-        }
-    }
-
-    fn query(&mut self) -> (String, Vec<(&'static str, Kind)>, bool) {
-        use Kind::Number;
-        let (name, columns, windowed) = self.relation();
-        let filter = self.filter(&columns);
-        match self.rng.random_range(0..6) {
-            0 => {
-                self.drew("filter");
-                (format!("SELECT * FROM {name}{filter}"), columns, windowed)
-            }
-            1 => {
-                self.drew("projection");
-                let number = self.column(&columns, Number);
-                let query = format!(
-                    "SELECT {number} + 1 AS k, {number} * 2 - 3 AS v, CASE WHEN {number} > 10 THEN 'a' ELSE 'b' END AS x FROM {name}{filter}"
-                );
-                (query, vec![("k", Number), ("v", Number), ("x", Kind::Text)], false)
-            }
-            2 => {
-                self.drew("distinct");
-                let column = self.any(&columns);
-                (
-                    format!("SELECT DISTINCT {} AS k FROM {name}{filter}", column.0),
-                    vec![("k", column.1)],
-                    false,
-                )
-            }
-            3 => {
-                self.drew("global aggregate");
-                let aggregates = self.aggregates(&columns);
-                (
-                    format!("SELECT {aggregates} FROM {name}{filter}"),
-                    vec![("n", Number), ("v", Number)],
-                    false,
-                )
-            }
-            4 if windowed && columns.iter().any(|c| c.1 == Kind::Time) => {
-                let time = self.column(&columns, Kind::Time);
-                let (tvf, rule) = match self.rng.random_range(0..3) {
-                    0 => (format!("HOP({name}, {time}, INTERVAL '2 seconds', INTERVAL '6 seconds')"), "hop"),
-                    1 => (
-                        format!("HOP({name}, {time}, INTERVAL '4 seconds', INTERVAL '10 seconds')"),
-                        "hop across slices",
-                    ),
-                    _ => (format!("TUMBLE({name}, {time}, INTERVAL '7 seconds')"), "tumble"),
-                };
-                self.drew(rule);
-                let number = self.column(&columns, Number);
-                let aggregates = self.aggregates(&columns);
-                let query = if self.rng.random_bool(0.5) {
-                    format!(
-                        "SELECT window_start AS ts, {number} AS k, {aggregates} FROM {tvf}{filter} GROUP BY window_start, {number}"
-                    )
-                } else {
-                    format!(
-                        "SELECT window_end AS ts, 1 AS k, {aggregates} FROM {tvf}{filter} GROUP BY window_end"
-                    )
-                };
-                (query, vec![("ts", Kind::Time), ("k", Number), ("n", Number), ("v", Number)], false)
-            }
-            _ => {
-                self.drew("group by");
-                let key = self.any(&columns);
-                let aggregates = self.aggregates(&columns);
-                let having = if self.rng.random_bool(0.3) { " HAVING count(*) > 1" } else { "" };
-                let query = format!(
-                    "SELECT {} AS k, {aggregates} FROM {name}{filter} GROUP BY {}{having}",
-                    key.0, key.0
-                );
-                (query, vec![("k", key.1), ("n", Number), ("v", Number)], false)
-            }
-        }
-    }
-
-    fn aggregates(&mut self, columns: &[(&'static str, Kind)]) -> String {
-        let any = self.any(columns);
-        let number = self.column(columns, Kind::Number);
-        let first = match self.rng.random_range(0..3) {
-            0 => "count(*)".to_owned(),
-            1 => format!("count({})", any.0),
-            _ => format!("count(*) FILTER (WHERE {number} > 5)"),
-        };
-        let function = ["sum", "min", "max", "avg"][self.rng.random_range(0..4)];
-        self.drew(function);
-        // Views on views would sum sums of averages: integers keep every step exact.
-        let second = match function {
-            "avg" => format!("cast(avg({number}) * 100 AS bigint)"),
-            "sum" => format!("cast(sum({number}) AS bigint)"),
-            _ => format!("cast({function}({number}) AS bigint)"),
-        };
-        format!("{first} AS n, {second} AS v")
-    }
-
-    fn filter(&mut self, columns: &[(&'static str, Kind)]) -> String {
-        if self.rng.random_bool(0.5) {
-            return String::new();
-        }
-        let number = self.column(columns, Kind::Number);
-        let bound = self.rng.random_range(0..50);
-        match self.rng.random_range(0..4) {
-            0 => format!(" WHERE {number} > {bound}"),
-            1 => format!(" WHERE {number} IS NOT NULL AND {number} % 2 = 0"),
-            2 => format!(" WHERE {number} IS NULL OR {number} <= {bound}"),
-            _ => format!(" WHERE {number} IN (1, 2, 3, {bound})"),
-        }
-    }
-
-    fn any(&mut self, columns: &[(&'static str, Kind)]) -> (&'static str, Kind) {
-        columns[self.rng.random_range(0..columns.len())]
-    }
-
-    fn column(&mut self, columns: &[(&'static str, Kind)], kind: Kind) -> &'static str {
-        let of_kind: Vec<&'static str> = columns.iter().filter(|c| c.1 == kind).map(|c| c.0).collect();
-        match of_kind.len() {
-            // Every relation of the grammar has a number or is a distinct text or time: count its length instead.
-            0 => "1",
-            n => of_kind[self.rng.random_range(0..n)],
-        }
     }
 
     async fn verify(&mut self) -> Result<(), String> {

@@ -18,6 +18,7 @@ impl Piece {
     pub(crate) fn take(&self, rows: &[u32]) -> Result<Self, ArrowError> {
         let indices = UInt32Array::from(rows.to_vec());
         Ok(Self {
+            port: self.port,
             columns: self.columns.iter().map(|c| take(c, &indices, None)).collect::<Result<_, _>>()?,
             weights: self.weights.as_ref().map(|w| rows.iter().map(|r| w[*r as usize]).collect()),
             hashes: rows.iter().map(|r| self.hashes[*r as usize]).collect(),
@@ -26,6 +27,7 @@ impl Piece {
 
     pub(crate) fn slice(&self, offset: usize, length: usize) -> Self {
         Self {
+            port: self.port,
             columns: self.columns.iter().map(|c| c.slice(offset, length)).collect(),
             weights: self.weights.as_ref().map(|w| w[offset..offset + length].into()),
             hashes: self.hashes[offset..offset + length].to_vec(),

@@ -87,6 +87,74 @@ pub struct AggregateSpec {
     pub schema: SchemaRef,
 }
 
+/// Which rows a join gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Pairs that match.
+    Inner,
+    /// And left rows without a match, with NULLs in the right columns.
+    Left,
+    Right,
+    Full,
+    /// Left rows with a match, once each.
+    LeftSemi,
+    /// Left rows without one.
+    LeftAnti,
+    /// All left rows, with a last column that says whether there is a match.
+    LeftMark,
+}
+
+/// What must be true of a pair beside its equal keys.
+#[derive(Clone, Debug)]
+pub struct Residual {
+    /// The columns that the expression is over: those of the left source, then those of the right.
+    pub columns: Vec<usize>,
+    /// Over these columns, in this order; NULL is not true.
+    pub expression: Arc<dyn PhysicalExpr>,
+}
+
+/// When a row of one side of a join can have no more matches. Both sides are append-only.
+///
+/// A row is refused as late iff its time + `late_micros` + the lateness of the join <= W, its column `watermark`; a NULL W is not
+/// late. Its state is freed when the watermarks of both sources have passed its time + `free_micros` + the lateness. A row whose
+/// time is NULL has no match. With a residual condition, rows that matter by whether they match count their matches, and
+/// counts are made again from the rows after a restart: `free_micros` of the other side must reach until such a row has no
+/// more matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SideClose {
+    /// Column of the side: a timestamp.
+    pub time: usize,
+    /// Column of the side: W before the row's frame, NULL before the first watermark.
+    pub watermark: usize,
+    pub late_micros: i64,
+    pub free_micros: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinClose {
+    pub sides: [SideClose; 2],
+    pub lateness_micros: i64,
+}
+
+/// JOIN.
+#[derive(Clone, Debug)]
+pub struct JoinSpec {
+    pub kind: JoinKind,
+    /// Columns of left and right, of equal types, that are equal in a pair. Without any, every row meets every other.
+    pub keys: Vec<(usize, usize)>,
+    /// NULL equals NULL in keys; otherwise it equals nothing.
+    pub nulls_equal: bool,
+    pub residual: Option<Residual>,
+    /// The condition lets rows of both sides meet only within some time.
+    pub close: Option<JoinClose>,
+    /// The source never retracts; a negative weight is then a [`crate::Fault`].
+    pub append_only: [bool; 2],
+    /// The output: columns of the left source, then of the right; of a semi, anti or mark join left ones only.
+    pub output: Vec<usize>,
+    /// The output's columns, then the mark of a mark join. What a missing match fills with NULL must be nullable.
+    pub schema: SchemaRef,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupColumn {
     Input(usize),

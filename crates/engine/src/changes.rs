@@ -76,7 +76,12 @@ pub(crate) fn input_deltas(
     for piece in pieces {
         let delta = input_delta(piece, columns, schema)?;
         if delta.rows() >= SMALL_ROWS {
-            // Order does not matter within an epoch, so the small ones may go on gathering.
+            // An epoch may be cut into steps: what inserts a row stays before what retracts it.
+            if !small.is_empty() {
+                deltas.push(join(&small, schema)?);
+                small.clear();
+                small_rows = 0;
+            }
             deltas.push(delta);
             continue;
         }

@@ -56,7 +56,7 @@ impl Frozen {
         states.push(Self::heap(format!("view/{id}/rows"), &fingerprint, view.contents.freeze()));
         let mut named: BTreeMap<String, Self> = BTreeMap::new();
         for node in view.graph.node_stats() {
-            for state in [millpond_dataflow::STATE_GROUPS, millpond_dataflow::STATE_VALUES] {
+            for state in node.states {
                 let id = operator_state(id, node.node, state);
                 let run = FrozenRun::None;
                 named.insert(id.clone(), Self { id, fingerprint: fingerprint.clone(), run });

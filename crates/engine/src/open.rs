@@ -245,7 +245,7 @@ async fn restore_view(
     };
     view.restore_rows(runs).map_err(|f| fault(f.to_string()))?;
     for node in view.graph.node_stats() {
-        for state in [millpond_dataflow::STATE_GROUPS, millpond_dataflow::STATE_VALUES] {
+        for state in node.states {
             let name = operator_state(id, node.node, state);
             if let Some(run) = keyed_run(checkpoints, manifest, &name, &fingerprint).await? {
                 view.graph.restore(node.node, state, &run).map_err(|f| fault(f.to_string()))?;

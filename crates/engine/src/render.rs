@@ -1,11 +1,14 @@
 //! The one place where a plan becomes operators.
 
+mod order;
+
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use millpond_dataflow::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec,
-    InputId, MapSpec, NodeId, OutputId, WindowKind, WindowSpec,
+    InputId, JoinClose, JoinKind, JoinSpec, MapSpec, NodeId, OutputId, Residual, SideClose, WindowKind,
+    WindowSpec,
 };
 use millpond_functions::window::{Hop, Tumble};
 use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
@@ -65,10 +68,17 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                 };
                 graph.add_window(source(0), WindowSpec { time: window.time, kind })?
             }
+            Operator::Join(join) => {
+                let spec = join_spec(join, [source_node(0), source_node(1)], node)?;
+                graph.add_join(source(0), source(1), &spec)?
+            }
             Operator::Union => {
                 let sources: Vec<NodeId> = node.inputs.iter().map(|n| nodes[*n]).collect();
                 graph.add_union(&sources)?
             }
+            Operator::TopN(top) => graph.add_top_n(source(0), order::top_n(top, source_node(0), node))?,
+            Operator::Over(over) => graph.add_over(source(0), order::over(over, source_node(0), node))?,
+            Operator::Repeat(repeat) => graph.add_repeat(source(0), repeat.times)?,
         });
     }
     let root = *nodes.last().ok_or_else(|| SqlError::internal("a plan has no nodes"))?;
@@ -82,6 +92,42 @@ fn map_spec(map: &incremental::Map, source: &Node, node: &Node) -> Result<MapSpe
         projection.push((physical(expr, &source.schema)?, Arc::clone(field)));
     }
     Ok(MapSpec { filter, projection })
+}
+
+fn join_spec(join: &incremental::Join, sources: [&Node; 2], node: &Node) -> Result<JoinSpec, SqlError> {
+    let residual = join.residual.as_ref().map(|residual| {
+        let named: Vec<usize> = (0..join.pair.fields().len())
+            .filter(|c| residual.column_refs().iter().any(|r| r.name == *join.pair.field(*c).name()))
+            .collect();
+        let schema = join.pair.project(&named).map_err(crate::target::internal)?;
+        Ok::<_, SqlError>(Residual { expression: physical(residual, &Arc::new(schema))?, columns: named })
+    });
+    Ok(JoinSpec {
+        kind: match join.kind {
+            incremental::JoinKind::Inner => JoinKind::Inner,
+            incremental::JoinKind::Left => JoinKind::Left,
+            incremental::JoinKind::Right => JoinKind::Right,
+            incremental::JoinKind::Full => JoinKind::Full,
+            incremental::JoinKind::LeftSemi => JoinKind::LeftSemi,
+            incremental::JoinKind::LeftAnti => JoinKind::LeftAnti,
+            incremental::JoinKind::LeftMark => JoinKind::LeftMark,
+        },
+        keys: join.keys.clone(),
+        nulls_equal: join.nulls_equal,
+        residual: residual.transpose()?,
+        close: join.close.map(|close| JoinClose {
+            sides: close.sides.map(|side| SideClose {
+                time: side.time,
+                watermark: side.watermark,
+                late_micros: side.late_us,
+                free_micros: side.free_us,
+            }),
+            lateness_micros: close.lateness_us,
+        }),
+        append_only: sources.map(|source| source.append_only),
+        output: join.output.clone(),
+        schema: Arc::clone(&node.schema),
+    })
 }
 
 fn aggregate_spec(aggregate: &incremental::Aggregate, source: &Node, node: &Node) -> AggregateSpec {
@@ -130,14 +176,6 @@ fn hop_spec(hop: &incremental::HopAggregate, source: &Node, node: &Node) -> Resu
 }
 
 fn calls(calls: &[incremental::AggregateCall]) -> Vec<AggregateCall> {
-    let function = |f| match f {
-        incremental::AggregateFunction::CountStar => AggregateFunction::CountStar,
-        incremental::AggregateFunction::Count => AggregateFunction::Count,
-        incremental::AggregateFunction::Sum => AggregateFunction::Sum,
-        incremental::AggregateFunction::Avg => AggregateFunction::Avg,
-        incremental::AggregateFunction::Min => AggregateFunction::Min,
-        incremental::AggregateFunction::Max => AggregateFunction::Max,
-    };
     let call = |c: &incremental::AggregateCall| AggregateCall {
         function: function(c.function),
         argument: c.argument,
@@ -145,6 +183,17 @@ fn calls(calls: &[incremental::AggregateCall]) -> Vec<AggregateCall> {
         result: result_type(c),
     };
     calls.iter().map(call).collect()
+}
+
+fn function(function: incremental::AggregateFunction) -> AggregateFunction {
+    match function {
+        incremental::AggregateFunction::CountStar => AggregateFunction::CountStar,
+        incremental::AggregateFunction::Count => AggregateFunction::Count,
+        incremental::AggregateFunction::Sum => AggregateFunction::Sum,
+        incremental::AggregateFunction::Avg => AggregateFunction::Avg,
+        incremental::AggregateFunction::Min => AggregateFunction::Min,
+        incremental::AggregateFunction::Max => AggregateFunction::Max,
+    }
 }
 
 fn result_type(call: &incremental::AggregateCall) -> DataType {

@@ -15,6 +15,7 @@ mod calendar;
 pub mod cast;
 pub mod error;
 mod kernel;
+pub mod numbering;
 pub mod numeric;
 mod operator;
 pub mod registry;

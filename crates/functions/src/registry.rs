@@ -74,6 +74,7 @@ impl Registry {
             registry.add_aggregate(Arc::new(function.as_ref().clone().with_aliases(["every"])));
         }
         for function in SessionStateDefaults::default_window_functions() {
+            let function = crate::numbering::numbering(&function).unwrap_or(function);
             for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str))
             {
                 registry.window.insert(name.to_owned(), Arc::clone(&function));

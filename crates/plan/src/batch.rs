@@ -14,18 +14,23 @@ use millpond_functions::Registry;
 use millpond_functions::error::{from_datafusion, into_datafusion};
 use millpond_types::SqlError;
 
+use crate::set_operation::SetOperation;
 use crate::window::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
 use crate::{Metadata, RelationSource, names, trace};
 
-/// Replaces each [`WindowTvf`] by projections (TUMBLE) or an unnest (HOP) of scalar functions. The result needs no more
+/// Replaces each [`WindowTvf`] by projections (TUMBLE) or an unnest (HOP) of scalar functions, and INTERSECT and EXCEPT by
+/// counts of both sides. The result needs no more
 /// rules: the engine gives it to DataFusion's physical planner as it is.
 ///
 /// # Errors
 /// XX000 only.
 pub fn batch(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
-    let rewritten = plan.transform_up_with_subqueries(|plan| match WindowTvf::of(&plan) {
-        Some(window) => window_in_batch(window).map(Transformed::yes),
-        None => Ok(Transformed::no(plan)),
+    let rewritten = plan.transform_up_with_subqueries(|plan| {
+        match (WindowTvf::of(&plan), SetOperation::of_plan(&plan)) {
+            (Some(window), _) => window_in_batch(window).map(Transformed::yes),
+            (None, Some(set)) => set.in_batch().map(Transformed::yes),
+            (None, None) => Ok(Transformed::no(plan)),
+        }
     });
     rewritten.map(|t| t.data).map_err(from_datafusion)
 }
@@ -65,7 +70,7 @@ fn call(name: &str, time: Expr, sizes: &[IntervalMonthDayNano]) -> Result<Expr> 
 /// # Errors
 /// XX000 only.
 pub fn without_late_rows(plan: LogicalPlan, allowed_lateness_us: i64) -> Result<LogicalPlan, SqlError> {
-    let rewritten = plan.transform_up(|plan| match plan {
+    let rewritten = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::Aggregate(aggregate) if trace::closing_window(&aggregate).is_some() => {
             let below = aggregate.input.as_ref().clone();
             let input = Arc::new(filter_below(below, allowed_lateness_us)?);
@@ -73,9 +78,31 @@ pub fn without_late_rows(plan: LogicalPlan, allowed_lateness_us: i64) -> Result<
             let aggregate = logical::Aggregate::try_new_with_schema(input, group_expr, aggr_expr, schema)?;
             Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
         }
+        LogicalPlan::Join(join) if trace::join_bounds(&join).is_some() => {
+            let bounds = trace::join_bounds(&join).expect("just seen");
+            let timely = |side: &LogicalPlan, bound: trace::TimeBound| match bound.column {
+                None => filter_below(side.clone(), allowed_lateness_us),
+                Some(column) => keep_timely_rows(side, column, bound.late_us + allowed_lateness_us),
+            };
+            let left = Arc::new(timely(&join.left, bounds[0])?);
+            let right = Arc::new(timely(&join.right, bounds[1])?);
+            Ok(Transformed::yes(LogicalPlan::Join(logical::Join { left, right, ..join })))
+        }
         other => Ok(Transformed::no(other)),
     });
     rewritten.map(|t| t.data).map_err(from_datafusion)
+}
+
+/// The rows whose time and `after_us` their own watermark has not reached.
+fn keep_timely_rows(plan: &LogicalPlan, time: usize, after_us: i64) -> Result<LogicalPlan> {
+    let outputs: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    let after = IntervalMonthDayNano::new(0, 0, after_us.saturating_mul(1_000));
+    let over = outputs[time].clone() + lit(ScalarValue::IntervalMonthDayNano(Some(after)));
+    let (plan, watermark) = with_watermark(plan)?;
+    let watermark = Expr::Column(watermark);
+    // A row without a time is not late.
+    let timely = watermark.clone().is_null().or(outputs[time].clone().is_null()).or(over.gt(watermark));
+    LogicalPlanBuilder::from(plan).filter(timely)?.project(outputs)?.build()
 }
 
 /// The input of an aggregate that closes: the filter goes above its window function; the way there is one of projections,

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use millpond_catalog::{Catalog, Relation, View};
 use millpond_functions::Zone;
@@ -17,7 +19,7 @@ use sqlparser::ast;
 
 use crate::context::Context;
 use crate::errors::{self, Places, at_opt};
-use crate::{RelationFacts, SystemTables, names, parameters, prepare, rules};
+use crate::{RelationFacts, SystemTables, names, parameters, prepare, rules, set_operation, ties};
 
 /// What of a session a plan depends on. A view freezes them at CREATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +90,7 @@ impl Planner {
     ) -> Result<QueryPlan, SqlError> {
         let places = Places::of(query);
         let (bound, parameters) = self.bind_typed(query, parameter_types, &places)?;
-        self.finish(bound, parameters, &places)
+        self.finish(bound, parameters, &places, false)
     }
 
     /// Plans the query of a view. As [`Planner::plan_query`], and refuses what an answer that is kept up to date cannot hold:
@@ -109,7 +111,7 @@ impl Planner {
             ));
         }
         refuse_volatile(&bound.plan, &places)?;
-        let mut plan = self.finish(bound, Vec::new(), &places)?;
+        let mut plan = self.finish(bound, Vec::new(), &places, true)?;
         if columns.len() > plan.columns.len() {
             let text = "CREATE MATERIALIZED VIEW specifies more column names than columns";
             return Err(SqlError::new(SqlState::SYNTAX_ERROR, text).at(columns[plan.columns.len()].position));
@@ -182,7 +184,9 @@ impl Planner {
             PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameter_types));
         let plan = SqlToRel::new(&context)
             .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)
+            .and_then(set_operation::set_operations)
             .map_err(|e| errors::planning(e, places))?;
+        refuse_misread(&plan)?;
         let (relations, session) = context.into_findings();
         Ok(Bound { plan, relations, session })
     }
@@ -193,11 +197,20 @@ impl Planner {
             .is_ok_and(|relation| RelationFacts::of(relation).metadata)
     }
 
-    fn finish(&self, bound: Bound, parameters: Vec<SqlType>, places: &Places) -> Result<QueryPlan, SqlError> {
-        let plan =
-            rules::analyze(bound.plan, self.settings.zone()).map_err(|e| errors::planning(e, places))?;
+    /// With `total`, all that SQL leaves to chance is settled: see [`ties`].
+    fn finish(
+        &self,
+        bound: Bound,
+        parameters: Vec<SqlType>,
+        places: &Places,
+        total: bool,
+    ) -> Result<QueryPlan, SqlError> {
+        let planning = |e| errors::planning(e, places);
+        let plan = rules::analyze(bound.plan, self.settings.zone()).map_err(planning)?;
         let (plan, columns) = canonical(plan)?;
-        let logical = rules::optimize(plan).map_err(|e| errors::planning(e, places))?;
+        let plan = if total { ties::number_distinct_on(plan).map_err(planning)? } else { plan };
+        let logical = rules::optimize(plan).map_err(planning)?;
+        let logical = if total { ties::total_order(logical).map_err(planning)? } else { logical };
         Ok(QueryPlan {
             logical,
             columns,
@@ -300,8 +313,62 @@ fn not_in_view(function: &str, why: &str) -> SqlError {
         .hint("Compute it when rows are inserted, with a DEFAULT, or in the query that reads the view.")
 }
 
+/// Refuses what DataFusion reads otherwise than PostgreSQL: the merged column of USING and NATURAL is always the left one,
+/// and NOT IN anywhere but as a condition of its own is false where it should be NULL.
+fn refuse_misread(plan: &LogicalPlan) -> Result<(), SqlError> {
+    use datafusion::common::{JoinConstraint, JoinType};
+    let mut found = None;
+    let walk = plan.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::Join(join)
+                if join.join_constraint == JoinConstraint::Using
+                    && matches!(join.join_type, JoinType::Right | JoinType::Full) =>
+            {
+                let text = "RIGHT and FULL JOIN with USING or NATURAL are not supported";
+                found = Some(SqlError::unsupported(text).hint("Use ON, and coalesce for the common columns."));
+            }
+            LogicalPlan::Filter(filter) => {
+                for condition in split_conjunction(&filter.predicate) {
+                    if misread_not_in(condition, filter.input.schema())? {
+                        let text = "NOT IN with a subquery that may give NULL, inside OR or another expression, is not supported";
+                        found = Some(SqlError::unsupported(text).hint("Use NOT EXISTS."));
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walk.map_err(millpond_functions::error::from_datafusion)?;
+    found.map_or(Ok(()), Err)
+}
+
+fn misread_not_in(condition: &Expr, schema: &DFSchema) -> datafusion::common::Result<bool> {
+    let bare = match condition {
+        Expr::Not(inner) => inner,
+        other => other,
+    };
+    if matches!(bare, Expr::InSubquery(_)) {
+        return Ok(false);
+    }
+    let negated = |e: &Expr| match e {
+        Expr::InSubquery(inside) => inside.negated,
+        Expr::Not(_) => true,
+        _ => false,
+    };
+    if !condition.exists(|e| Ok(negated(e)))? {
+        return Ok(false);
+    }
+    condition.exists(|e| match e {
+        Expr::InSubquery(inside) => {
+            let fields = inside.subquery.subquery.schema().fields();
+            Ok(fields.first().is_none_or(|f| f.is_nullable()) || inside.expr.nullable(schema).unwrap_or(true))
+        }
+        _ => Ok(false),
+    })
+}
+
 fn refuse_volatile(plan: &LogicalPlan, places: &Places) -> Result<(), SqlError> {
-    use datafusion::common::tree_node::TreeNode;
     let mut found = None;
     let walk = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {

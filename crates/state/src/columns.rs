@@ -74,6 +74,26 @@ pub(crate) fn retain_equal(
     Ok(())
 }
 
+/// Whether rows of two batches are the same to a reader, pair by pair.
+///
+/// # Errors
+/// If the batches' types differ.
+pub fn same_rows(
+    left: &RecordBatch,
+    left_rows: &[u32],
+    right: &RecordBatch,
+    right_rows: &[u32],
+) -> Result<Vec<bool>, ArrowError> {
+    let places = |rows: &[u32]| rows.iter().map(|row| (0, *row as usize)).collect::<Vec<Place>>();
+    let (left_places, right_places) = (places(left_rows), places(right_rows));
+    let mut equal = vec![true; left_rows.len()];
+    let left_side = Side { batches: &[left], places: &left_places };
+    let right_side = Side { batches: &[right], places: &right_places };
+    let columns = (0..left.num_columns()).map(|column| (column, column));
+    retain_equal(left_side, right_side, columns, Same::Exact, &mut equal)?;
+    Ok(equal)
+}
+
 fn compare(
     left: &[&dyn Array],
     left_places: &[Place],

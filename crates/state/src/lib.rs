@@ -22,6 +22,7 @@ pub use checkpoint::{
     Change, CheckpointOptions, Checkpoints, Manifest, ManifestDraft, MergeJob, Merged, NewRun, RunRef,
     StateEntry,
 };
+pub use columns::same_rows;
 pub use error::{CheckpointError, CorruptRun, StateFault};
 pub use heap::{Heap, HeapSnapshot, RowId};
 pub use relation::{Identity, Relation};

@@ -28,12 +28,17 @@ use super::windows::Windows;
 use crate::NodeId;
 use crate::exchange::times;
 use crate::fault::Cause;
+use crate::join::{self, STATE_LEFT, STATE_RIGHT};
 use crate::operator::Piece;
+use crate::order::{self, STATE_ROWS};
 
 /// One row per group: window, key columns, then accumulators.
 pub const STATE_GROUPS: &str = "groups";
 /// One row per distinct value of a min or max whose input retracts: window, key columns, call, value, then its weight.
 pub const STATE_VALUES: &str = "values";
+
+/// The states of an aggregate.
+pub(super) const AGGREGATE_STATES: [&str; 2] = [STATE_GROUPS, STATE_VALUES];
 
 /// Keys of rows that are frozen, with copies of their bytes.
 struct FrozenKeys {
@@ -62,14 +67,18 @@ struct FrozenValues {
 /// What has changed in all shards of one node since its last freeze.
 #[derive(Default)]
 pub(crate) struct Changes {
+    /// Of a join: the rows of its left and right side.
+    pub(crate) sides: [Option<join::FrozenRows>; 2],
     groups: Option<FrozenGroups>,
     values: Option<FrozenValues>,
+    /// Of an operator over rows in order.
+    rows: Option<order::FrozenRows>,
 }
 
 /// What changed in one state of one node since the last freeze: copied, not yet encoded.
 pub struct Frozen {
     pub node: NodeId,
-    /// [`STATE_GROUPS`] or [`STATE_VALUES`].
+    /// One of [`crate::NodeStats::states`].
     pub state: &'static str,
     rows: usize,
     content: Content,
@@ -78,6 +87,8 @@ pub struct Frozen {
 enum Content {
     Groups(FrozenGroups),
     Values(FrozenValues),
+    Side(join::FrozenRows),
+    Ordered(order::FrozenRows),
 }
 
 impl Changes {
@@ -91,7 +102,25 @@ impl Changes {
             let rows = values.weights.len();
             frozen.push(Frozen { node, state: STATE_VALUES, rows, content: Content::Values(values) });
         }
+        for (state, changed) in [STATE_LEFT, STATE_RIGHT].into_iter().zip(self.sides) {
+            if let Some(changed) = changed {
+                let rows = changed.rows();
+                frozen.push(Frozen { node, state, rows, content: Content::Side(changed) });
+            }
+        }
+        if let Some(changed) = self.rows {
+            let rows = changed.len();
+            frozen.push(Frozen { node, state: STATE_ROWS, rows, content: Content::Ordered(changed) });
+        }
         frozen
+    }
+
+    /// Adds the rows of an ordered state.
+    pub(crate) fn rows(&mut self, rows: order::FrozenRows) {
+        match &mut self.rows {
+            Some(known) => known.append(rows),
+            None => self.rows = Some(rows),
+        }
     }
 }
 
@@ -109,6 +138,8 @@ impl Frozen {
         match self.content {
             Content::Groups(groups) => groups.into_run(),
             Content::Values(values) => values.into_run(),
+            Content::Side(rows) => rows.into_run(),
+            Content::Ordered(rows) => rows.into_run(),
         }
     }
 }
@@ -359,7 +390,7 @@ impl Windows {
             let saved = SavedRows { columns: batch.columns().to_vec(), schema: batch.schema(), keys };
             saved.check(&self.layout, state)?;
             let hashes = hash_columns(&saved.columns[1..=keys], batch.num_rows())?;
-            let piece = Piece { columns: saved.columns, weights: None, hashes };
+            let piece = Piece { port: 0, columns: saved.columns, weights: None, hashes };
             let Some(piece) = piece.by_shard(shards)?.swap_remove(shard) else { continue };
             let ends: Vec<Option<i64>> = times(&piece.columns[0])?.iter().collect();
             for (end, piece) in piece.by_label(&ends)? {

@@ -17,7 +17,7 @@ use millpond_state::KeyedRun;
 use millpond_types::hash::{hash_columns, shard_of};
 use millpond_types::{Delta, EventTime, SqlError};
 
-use super::freeze::Changes;
+use super::freeze::{AGGREGATE_STATES, Changes};
 use super::layout::{KeySource, Layout};
 use super::table::Window;
 use super::windows::{Closing, Windows, is_over};
@@ -99,7 +99,7 @@ impl Projection {
     pub(super) fn piece(&self, delta: &Delta) -> Result<Piece, Cause> {
         let columns: Vec<_> = self.columns.iter().map(|c| Arc::clone(delta.batch.column(*c))).collect();
         let hashes = hash_columns(&columns[..self.keys], delta.rows())?;
-        Ok(Piece { columns, weights: delta.weights().map(Arc::from), hashes })
+        Ok(Piece { port: 0, columns, weights: delta.weights().map(Arc::from), hashes })
     }
 }
 
@@ -208,7 +208,8 @@ pub(crate) fn build(input: &SchemaRef, spec: &AggregateSpec, shards: usize) -> R
         })
     });
     let shards = operators.collect();
-    Ok(Built { router: Arc::new(GroupByRouter { projection, close: spec.close }), shards })
+    let router = Arc::new(GroupByRouter { projection, close: spec.close });
+    Ok(Built { routers: vec![router], shards, states: &AGGREGATE_STATES })
 }
 
 impl GroupBy {

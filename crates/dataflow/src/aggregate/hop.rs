@@ -17,7 +17,7 @@ use arrow::datatypes::SchemaRef;
 use millpond_state::KeyedRun;
 use millpond_types::{Delta, EventTime, SqlError, SqlState};
 
-use super::freeze::Changes;
+use super::freeze::{AGGREGATE_STATES, Changes};
 use super::group_by::{Projection, ROWS_PER_PASS};
 use super::layout::Layout;
 use super::table::{Table, Window};
@@ -205,7 +205,8 @@ pub(crate) fn build(input: &SchemaRef, spec: &HopSpec, shards: usize) -> Result<
         })
     });
     let shards = operators.collect();
-    Ok(Built { router: Arc::new(HopRouter { projection, hops, time: spec.time, close: spec.close }), shards })
+    let router = Arc::new(HopRouter { projection, hops, time: spec.time, close: spec.close });
+    Ok(Built { routers: vec![router], shards, states: &AGGREGATE_STATES })
 }
 
 impl Hop {

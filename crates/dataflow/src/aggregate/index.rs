@@ -4,7 +4,7 @@
 //! slot. The place comes from the lower half: shards own ranges of the upper bits, which are therefore alike inside a shard.
 
 /// `tag << 32 | slot + 1`; 0 is empty.
-pub(super) struct Index {
+pub(crate) struct Index {
     entries: Vec<u64>,
     len: usize,
 }
@@ -12,11 +12,11 @@ pub(super) struct Index {
 const TAG: u64 = 0xffff_ffff_0000_0000;
 
 impl Index {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { entries: vec![0; 8], len: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
@@ -27,13 +27,13 @@ impl Index {
 
     /// The slot at the first place where `hash` may be: nearly always the one that [`Index::find`] gives.
     #[inline]
-    pub(super) fn guess(&self, hash: u64) -> Option<u32> {
+    pub(crate) fn guess(&self, hash: u64) -> Option<u32> {
         (self.entries[hash as usize & self.mask()] as u32).checked_sub(1)
     }
 
     /// The slot whose hash is `hash` and for which `same` holds.
     #[inline]
-    pub(super) fn find(&self, hash: u64, mut same: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u64, mut same: impl FnMut(u32) -> bool) -> Option<u32> {
         let mask = self.mask();
         let mut at = hash as usize & mask;
         loop {
@@ -52,7 +52,7 @@ impl Index {
     }
 
     /// Adds a slot that is not there. `hash_of` gives the hashes of slots that are.
-    pub(super) fn insert(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
         if (self.len + 1) * 8 > self.entries.len() * 5 {
             self.grow(hash_of);
         }
@@ -81,7 +81,7 @@ impl Index {
     }
 
     /// Takes a slot out and closes the gap, so that no probe passes over tombstones.
-    pub(super) fn remove(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
+    pub(crate) fn remove(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
         let mask = self.mask();
         let wanted = hash & TAG | (u64::from(slot) + 1);
         let mut gap = hash as usize & mask;
@@ -107,12 +107,12 @@ impl Index {
         self.len -= 1;
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.entries.fill(0);
         self.len = 0;
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.entries.capacity() * 8
     }
 }

@@ -40,7 +40,7 @@ struct KeyColumn {
 }
 
 /// Encodes and decodes the key columns of one operator.
-pub(super) struct KeyCodec {
+pub(crate) struct KeyCodec {
     columns: Vec<KeyColumn>,
     words: usize,
     /// For each word, the column among those of bytes whose second word it is.
@@ -48,14 +48,14 @@ pub(super) struct KeyCodec {
 }
 
 /// The keys of a batch, row after row.
-pub(super) struct Keys {
-    pub(super) words: Vec<u64>,
+pub(crate) struct Keys {
+    pub(crate) words: Vec<u64>,
     bytes: Vec<BytesColumn>,
 }
 
 /// Where the bytes of long strings lie to which keys refer.
 #[derive(Clone, Copy)]
-pub(super) enum KeyBytes<'a> {
+pub(crate) enum KeyBytes<'a> {
     Batch(&'a [BytesColumn]),
     Arena(&'a Arena),
 }
@@ -70,13 +70,13 @@ impl KeyBytes<'_> {
 }
 
 /// Strings, byte strings and row encodings alike.
-pub(super) struct BytesColumn {
+pub(crate) struct BytesColumn {
     offsets: OffsetBuffer<i32>,
     values: Buffer,
 }
 
 impl BytesColumn {
-    pub(super) fn of(array: &ArrayRef) -> Self {
+    pub(crate) fn of(array: &ArrayRef) -> Self {
         match array.data_type() {
             DataType::Utf8 => {
                 let array = array.as_string::<i32>();
@@ -90,13 +90,13 @@ impl BytesColumn {
     }
 
     #[inline]
-    pub(super) fn value(&self, row: usize) -> &[u8] {
+    pub(crate) fn value(&self, row: usize) -> &[u8] {
         &self.values[self.offsets[row] as usize..self.offsets[row + 1] as usize]
     }
 }
 
 impl Keys {
-    pub(super) fn bytes(&self) -> KeyBytes<'_> {
+    pub(crate) fn bytes(&self) -> KeyBytes<'_> {
         KeyBytes::Batch(&self.bytes)
     }
 }
@@ -104,7 +104,7 @@ impl Keys {
 impl KeyCodec {
     /// # Errors
     /// If a type can be neither packed nor put through arrow-row.
-    pub(super) fn new(fields: &[FieldRef]) -> Result<Self, ArrowError> {
+    pub(crate) fn new(fields: &[FieldRef]) -> Result<Self, ArrowError> {
         let mut columns = Vec::with_capacity(fields.len());
         for field in fields {
             let form = form_of(field.data_type());
@@ -151,17 +151,17 @@ impl KeyCodec {
         Ok(Self { columns, words, tails })
     }
 
-    pub(super) fn words(&self) -> usize {
+    pub(crate) fn words(&self) -> usize {
         self.words
     }
 
-    pub(super) fn has_bytes(&self) -> bool {
+    pub(crate) fn has_bytes(&self) -> bool {
         self.tails.iter().any(Option::is_some)
     }
 
     /// # Errors
     /// If a column is NULL that was said never to be, or arrow-row fails.
-    pub(super) fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Keys, ArrowError> {
+    pub(crate) fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Keys, ArrowError> {
         let mut keys = Keys { words: vec![0; rows * self.words], bytes: Vec::new() };
         for (column, array) in self.columns.iter().zip(columns) {
             self.encode_column(column, array, &mut keys)?;
@@ -260,7 +260,7 @@ impl KeyCodec {
 
     /// Whether a stored key equals row `row` of some keys.
     #[inline]
-    pub(super) fn same(
+    pub(crate) fn same(
         &self,
         key: &[u64],
         arena: &Arena,
@@ -285,7 +285,7 @@ impl KeyCodec {
     }
 
     /// Copies the bytes of a fresh key's long strings into `arena` and points the key at them.
-    pub(super) fn adopt(&self, key: &mut [u64], row: usize, bytes: KeyBytes, arena: &mut Arena) {
+    pub(crate) fn adopt(&self, key: &mut [u64], row: usize, bytes: KeyBytes, arena: &mut Arena) {
         for (at, tail) in self.tails.iter().enumerate() {
             if let Some(column) = tail
                 && is_long(key[at - 1])
@@ -297,7 +297,7 @@ impl KeyCodec {
     }
 
     /// Tells `arena` that a key's strings are not needed any more.
-    pub(super) fn forget(&self, key: &[u64], arena: &mut Arena) {
+    pub(crate) fn forget(&self, key: &[u64], arena: &mut Arena) {
         for (at, tail) in self.tails.iter().enumerate() {
             if tail.is_some() {
                 arena.forget([key[at - 1], key[at]]);
@@ -309,7 +309,7 @@ impl KeyCodec {
     ///
     /// # Errors
     /// If arrow-row cannot read what it wrote.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         &self,
         keys: &[u64],
         rows: usize,
@@ -414,7 +414,7 @@ fn form_of(data_type: &DataType) -> Form {
 }
 
 /// Bytes of views, some of them NULL.
-pub(super) fn bytes_array(
+pub(crate) fn bytes_array(
     views: impl Iterator<Item = [u64; 2]>,
     arena: &Arena,
     nulls: Option<NullBuffer>,
@@ -434,23 +434,23 @@ pub(super) fn bytes_array(
 }
 
 #[inline]
-pub(super) fn split128(v: i128) -> [u64; 2] {
+pub(crate) fn split128(v: i128) -> [u64; 2] {
     [v as u64, (v >> 64) as u64]
 }
 
 #[inline]
-pub(super) fn join128(words: &[u64]) -> i128 {
+pub(crate) fn join128(words: &[u64]) -> i128 {
     i128::from(words[1] as i64) << 64 | i128::from(words[0])
 }
 
 #[inline]
-pub(super) fn split256(v: i256) -> [u64; 4] {
+pub(crate) fn split256(v: i256) -> [u64; 4] {
     let (low, high) = v.to_parts();
     [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64]
 }
 
 #[inline]
-pub(super) fn join256(words: &[u64]) -> i256 {
+pub(crate) fn join256(words: &[u64]) -> i256 {
     i256::from_parts(join128(words) as u128, join128(&words[2..]))
 }
 

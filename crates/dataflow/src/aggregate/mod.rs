@@ -9,14 +9,15 @@ mod call;
 mod freeze;
 pub(crate) mod group_by;
 pub(crate) mod hop;
-mod index;
-mod key;
+pub(crate) mod index;
+pub(crate) mod key;
 mod layout;
 mod multiset;
 mod order;
-mod slots;
+pub(crate) mod slots;
 mod table;
 mod windows;
 
 pub(crate) use freeze::Changes;
 pub use freeze::{Frozen, STATE_GROUPS, STATE_VALUES};
+pub(crate) use windows::is_over;

@@ -9,7 +9,7 @@ const PAGE_SLOTS: usize = 1 << PAGE_BITS;
 const FIRST_SLOTS: usize = 4;
 
 /// A growing array of rows of `stride` words. Pages do not move once full, so growth never copies more than one page.
-pub(super) struct Slots {
+pub(crate) struct Slots {
     stride: usize,
     pages: Vec<Page>,
     len: u32,
@@ -32,25 +32,25 @@ impl Page {
 }
 
 impl Slots {
-    pub(super) fn new(stride: usize) -> Self {
+    pub(crate) fn new(stride: usize) -> Self {
         Self { stride, pages: Vec::new(), len: 0, free: Vec::new() }
     }
 
     #[inline]
-    pub(super) fn get(&self, slot: u32) -> &[u64] {
+    pub(crate) fn get(&self, slot: u32) -> &[u64] {
         let page = &self.pages[(slot >> PAGE_BITS) as usize];
         let at = page.start + (slot as usize & (PAGE_SLOTS - 1)) * self.stride;
         &page.words[at..at + self.stride]
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, slot: u32) -> &mut [u64] {
+    pub(crate) fn get_mut(&mut self, slot: u32) -> &mut [u64] {
         self.part_mut(slot, 0, self.stride)
     }
 
     /// `width` words of a slot from word `at`.
     #[inline]
-    pub(super) fn part_mut(&mut self, slot: u32, at: usize, width: usize) -> &mut [u64] {
+    pub(crate) fn part_mut(&mut self, slot: u32, at: usize, width: usize) -> &mut [u64] {
         let page = &mut self.pages[(slot >> PAGE_BITS) as usize];
         let at = page.start + (slot as usize & (PAGE_SLOTS - 1)) * self.stride + at;
         &mut page.words[at..at + width]
@@ -58,7 +58,7 @@ impl Slots {
 
     /// Brings slots into the cache. The loads of one loop do not wait for each other, while those of a loop that probes or
     /// compares do: at 100,000 groups this is worth a factor of 2 to 3.
-    pub(super) fn touch(&self, slots: impl Iterator<Item = u32>) {
+    pub(crate) fn touch(&self, slots: impl Iterator<Item = u32>) {
         let last = self.stride - 1;
         let sum = slots.fold(0, |sum, slot| {
             let words = self.get(slot);
@@ -68,7 +68,7 @@ impl Slots {
     }
 
     /// A slot of zeros.
-    pub(super) fn allocate(&mut self) -> u32 {
+    pub(crate) fn allocate(&mut self) -> u32 {
         if let Some(slot) = self.free.pop() {
             return slot;
         }
@@ -89,30 +89,30 @@ impl Slots {
         slot
     }
 
-    pub(super) fn release(&mut self, slot: u32) {
+    pub(crate) fn release(&mut self, slot: u32) {
         self.get_mut(slot).fill(0);
         self.free.push(slot);
     }
 
     /// One past the largest slot ever allocated; released slots below it are all zeros.
-    pub(super) fn end(&self) -> u32 {
+    pub(crate) fn end(&self) -> u32 {
         self.len
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.pages.clear();
         self.len = 0;
         self.free.clear();
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.pages.iter().map(|page| page.words.capacity() * 8).sum::<usize>() + self.free.capacity() * 4
     }
 }
 
 /// Appends a few words; a copy of a length that is known when compiling needs no call.
 #[inline]
-pub(super) fn append(to: &mut Vec<u64>, words: &[u64]) {
+pub(crate) fn append(to: &mut Vec<u64>, words: &[u64]) {
     let (chunks, rest) = words.as_chunks::<4>();
     for chunk in chunks {
         to.extend_from_slice(chunk);
@@ -124,7 +124,7 @@ pub(super) fn append(to: &mut Vec<u64>, words: &[u64]) {
 
 /// Bytes of long strings. An address stays good until the arena is rewritten, which happens between epochs only.
 #[derive(Clone, Default)]
-pub(super) struct Arena {
+pub(crate) struct Arena {
     bytes: Vec<u8>,
     garbage: usize,
 }
@@ -134,7 +134,7 @@ const INLINE: usize = 12;
 
 impl Arena {
     /// The two words of `bytes`: length (32 bits) and the first 4 bytes, then 8 more bytes or an address in this arena.
-    pub(super) fn store(&mut self, bytes: &[u8]) -> [u64; 2] {
+    pub(crate) fn store(&mut self, bytes: &[u8]) -> [u64; 2] {
         let [head, tail] = view(bytes);
         if bytes.len() <= INLINE {
             return [head, tail];
@@ -145,13 +145,13 @@ impl Arena {
     }
 
     #[inline]
-    pub(super) fn long(&self, head: u64, tail: u64) -> &[u8] {
+    pub(crate) fn long(&self, head: u64, tail: u64) -> &[u8] {
         let (at, length) = (tail as usize, length(head));
         &self.bytes[at..at + length]
     }
 
     /// Appends the bytes that `view` stands for.
-    pub(super) fn read(&self, view: [u64; 2], out: &mut Vec<u8>) {
+    pub(crate) fn read(&self, view: [u64; 2], out: &mut Vec<u8>) {
         if is_long(view[0]) {
             out.extend_from_slice(self.long(view[0], view[1]));
         } else {
@@ -160,7 +160,7 @@ impl Arena {
     }
 
     /// Copies a string from another arena; a short one stays as it is.
-    pub(super) fn copy(&mut self, from: &Self, view: [u64; 2]) -> [u64; 2] {
+    pub(crate) fn copy(&mut self, from: &Self, view: [u64; 2]) -> [u64; 2] {
         if !is_long(view[0]) {
             return view;
         }
@@ -170,7 +170,7 @@ impl Arena {
     }
 
     /// How the string of `view` compares with `bytes`.
-    pub(super) fn compare(&self, view: [u64; 2], bytes: &[u8]) -> std::cmp::Ordering {
+    pub(crate) fn compare(&self, view: [u64; 2], bytes: &[u8]) -> std::cmp::Ordering {
         if is_long(view[0]) {
             self.long(view[0], view[1]).cmp(bytes)
         } else {
@@ -178,40 +178,40 @@ impl Arena {
         }
     }
 
-    pub(super) fn forget(&mut self, view: [u64; 2]) {
+    pub(crate) fn forget(&mut self, view: [u64; 2]) {
         if is_long(view[0]) {
             self.garbage += length(view[0]);
         }
     }
 
     /// Most of the arena is dead, and it is worth the work.
-    pub(super) fn wants_rewrite(&self) -> bool {
+    pub(crate) fn wants_rewrite(&self) -> bool {
         self.garbage > 1 << 20 && self.garbage > self.bytes.len() / 2
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.garbage = 0;
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.bytes.capacity()
     }
 }
 
 #[inline]
-pub(super) fn length(head: u64) -> usize {
+pub(crate) fn length(head: u64) -> usize {
     head as u32 as usize
 }
 
 #[inline]
-pub(super) fn is_long(head: u64) -> bool {
+pub(crate) fn is_long(head: u64) -> bool {
     length(head) > INLINE
 }
 
 /// As [`Arena::store`], with 0 for the address of a long string.
 #[inline]
-pub(super) fn view(bytes: &[u8]) -> [u64; 2] {
+pub(crate) fn view(bytes: &[u8]) -> [u64; 2] {
     let mut inline = [0u8; INLINE];
     let n = bytes.len().min(INLINE);
     inline[..n].copy_from_slice(&bytes[..n]);
@@ -226,7 +226,7 @@ pub(super) fn view(bytes: &[u8]) -> [u64; 2] {
 
 /// The bytes of a short string, padded with zeros.
 #[inline]
-pub(super) fn inline_bytes(view: [u64; 2]) -> [u8; INLINE] {
+pub(crate) fn inline_bytes(view: [u64; 2]) -> [u8; INLINE] {
     let mut bytes = [0u8; INLINE];
     bytes[..4].copy_from_slice(&((view[0] >> 32) as u32).to_le_bytes());
     bytes[4..].copy_from_slice(&view[1].to_le_bytes());

@@ -89,6 +89,6 @@ impl Windows {
 
 /// A window that has ended and may not be corrected any more, as a row with the watermark `mark` sees it.
 #[inline]
-pub(super) fn is_over(end: Option<i64>, lateness_micros: i64, mark: EventTime) -> bool {
+pub(crate) fn is_over(end: Option<i64>, lateness_micros: i64, mark: EventTime) -> bool {
     end.is_some_and(|end| end.saturating_add(lateness_micros) <= mark.0)
 }

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use millpond_types::{EventTime, SqlError};
 
-use super::node::{Keyed, Kind, Node};
+use super::node::{Keyed, Kind, Node, User};
 use super::{Clock, Graph, InputId, NodeId, NodeStats, OutputId};
 use crate::aggregate::{group_by, hop};
+use crate::join;
 use crate::operator::Built;
 use crate::operator::map::Map;
+use crate::operator::repeat::Repeat;
 use crate::operator::window::Windows;
-use crate::spec::{AggregateSpec, HopSpec, MapSpec, WindowSpec};
+use crate::order::spec::{OverSpec, TopNSpec};
+use crate::order::{over, top_n};
+use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, WindowSpec};
 
 impl Graph {
     /// A graph whose state is split into `shards` (at least 1), which are worked on by `pool` when there is much to do.
@@ -81,14 +85,19 @@ impl Graph {
     /// # Errors
     /// XX000 if the columns' types differ.
     pub fn add_union(&mut self, sources: &[NodeId]) -> Result<NodeId, SqlError> {
-        let mut schemas = sources.iter().map(|source| self.source_schema(*source));
-        let Some(first) = schemas.next().transpose()? else {
+        let schemas: Vec<SchemaRef> =
+            sources.iter().map(|source| self.source_schema(*source)).collect::<Result<_, _>>()?;
+        let Some(first) = schemas.first() else {
             return Err(SqlError::internal("a union needs a source"));
         };
-        for schema in schemas {
-            check_types(&first, &schema?)?;
-        }
-        Ok(self.add(Kind::Union, sources.to_vec(), first, false))
+        schemas.iter().try_for_each(|schema| check_types(first, schema))?;
+        // A column may be NULL if it may be in any source.
+        let fields = first.fields().iter().enumerate().map(|(at, field)| {
+            let nullable = schemas.iter().any(|schema| schema.field(at).is_nullable());
+            field.as_ref().clone().with_nullable(nullable)
+        });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        Ok(self.add(Kind::Union, sources.to_vec(), schema, false))
     }
 
     /// # Errors
@@ -107,7 +116,8 @@ impl Graph {
             close.window_start.get_or_insert(start);
         }
         let built = group_by::build(&self.source_schema(source)?, &spec, self.shards)?;
-        Ok(self.add_keyed("aggregate", source, built, spec.close.map(|c| c.lateness_micros), spec.schema))
+        let lateness = spec.close.map(|c| c.lateness_micros);
+        Ok(self.add_keyed("aggregate", vec![source], built, lateness, spec.schema))
     }
 
     /// # Errors
@@ -119,7 +129,54 @@ impl Graph {
     ) -> Result<NodeId, SqlError> {
         let source = source.into();
         let built = hop::build(&self.source_schema(source)?, &spec, self.shards)?;
-        Ok(self.add_keyed("hop aggregate", source, built, spec.close.map(|c| c.lateness_micros), spec.schema))
+        let lateness = spec.close.map(|c| c.lateness_micros);
+        Ok(self.add_keyed("hop aggregate", vec![source], built, lateness, spec.schema))
+    }
+
+    /// The rows of two sources that belong together. A source may stand here twice.
+    ///
+    /// # Errors
+    /// 0A000 for a type that cannot be a key; XX000 if the specification contradicts the sources.
+    pub fn add_join(
+        &mut self,
+        left: impl Into<NodeId>,
+        right: impl Into<NodeId>,
+        spec: &JoinSpec,
+    ) -> Result<NodeId, SqlError> {
+        let (left, right) = (left.into(), right.into());
+        let schemas = [self.source_schema(left)?, self.source_schema(right)?];
+        let built = join::build(&schemas, spec, self.shards)?;
+        let lateness = spec.close.map(|close| close.lateness_micros);
+        let id = self.add_keyed("join", vec![left, right], built, lateness, Arc::clone(&spec.schema));
+        if let Some(Kind::Keyed(keyed)) = self.nodes.get_mut(&id).map(|node| &mut node.kind) {
+            keyed.ends_watermark = true;
+        }
+        Ok(id)
+    }
+
+    /// # Errors
+    /// 0A000 for a type that cannot be ordered; XX000 if the specification contradicts the source.
+    pub fn add_top_n(&mut self, source: impl Into<NodeId>, spec: TopNSpec) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = top_n::build(&self.source_schema(source)?, &spec, self.shards)?;
+        Ok(self.add_keyed("top-n", vec![source], built, None, spec.schema))
+    }
+
+    /// # Errors
+    /// 0A000 for a type that cannot be ordered or computed with; XX000 if the specification contradicts the source.
+    pub fn add_over(&mut self, source: impl Into<NodeId>, spec: OverSpec) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = over::build(&self.source_schema(source)?, &spec, self.shards)?;
+        Ok(self.add_keyed("over", vec![source], built, None, spec.schema))
+    }
+
+    /// # Errors
+    /// XX000 if `times` is no bigint column.
+    pub fn add_repeat(&mut self, source: impl Into<NodeId>, times: usize) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let repeat = Repeat::new(&self.source_schema(source)?, times)?;
+        let schema = Arc::clone(repeat.schema());
+        Ok(self.add(Kind::Linear(Arc::new(repeat)), vec![source], schema, false))
     }
 
     /// # Errors
@@ -181,8 +238,9 @@ impl Graph {
 
     fn add(&mut self, kind: Kind, sources: Vec<NodeId>, schema: SchemaRef, pinned: bool) -> NodeId {
         let id = NodeId(self.ids.fetch_add(1, Ordering::Relaxed));
-        for source in &sources {
-            self.nodes.get_mut(source).expect("the caller has seen each source").add_user(id);
+        for (port, source) in sources.iter().enumerate() {
+            let source = self.nodes.get_mut(source).expect("the caller has seen each source");
+            source.add_user(User { node: id, port });
         }
         let node = Node {
             kind,
@@ -202,21 +260,23 @@ impl Graph {
     fn add_keyed(
         &mut self,
         name: &'static str,
-        source: NodeId,
+        sources: Vec<NodeId>,
         built: Built,
         lateness_micros: Option<i64>,
         schema: SchemaRef,
     ) -> NodeId {
-        let Built { router, shards } = built;
-        let keyed = Keyed { name, router, shards, lateness_micros, mark: EventTime::MIN, pending: 0 };
-        self.add(Kind::Keyed(keyed), vec![source], schema, false)
+        let Built { routers, shards, states } = built;
+        let mark = EventTime::MIN;
+        let keyed =
+            Keyed { name, routers, shards, lateness_micros, ends_watermark: false, mark, pending: 0, states };
+        self.add(Kind::Keyed(keyed), sources, schema, false)
     }
 }
 
 fn stats(id: NodeId, node: &Node) -> NodeStats {
-    let shards = match &node.kind {
-        Kind::Keyed(keyed) => &keyed.shards[..],
-        _ => &[],
+    let (shards, states) = match &node.kind {
+        Kind::Keyed(keyed) => (&keyed.shards[..], keyed.states),
+        _ => (&[][..], &[][..]),
     };
     NodeStats {
         node: id,
@@ -226,6 +286,7 @@ fn stats(id: NodeId, node: &Node) -> NodeStats {
         state_rows: shards.iter().map(|shard| shard.rows() as u64).sum(),
         memory_bytes: shards.iter().map(|shard| shard.memory_bytes() as u64).sum(),
         busy_nanos: node.busy_nanos,
+        states,
         watermark: (node.watermark > EventTime::MIN).then_some(node.watermark),
     }
 }

@@ -25,7 +25,7 @@ impl Graph {
     }
 
     /// Fills a state of a freshly built node from all of its runs merged into one ([`KeyedRun::merge`] at the bottom). For
-    /// each node [`crate::STATE_GROUPS`] comes before [`crate::STATE_VALUES`]. The number of shards may be another.
+    /// each node the states come in the order of [`crate::NodeStats::states`]. The number of shards may be another.
     ///
     /// # Errors
     /// If the node has no such state, or the run does not fit it.

@@ -118,10 +118,12 @@ pub struct NodeStats {
     pub operator: &'static str,
     pub rows_in: u64,
     pub rows_out: u64,
-    /// Groups held.
+    /// Groups or rows held.
     pub state_rows: u64,
     pub memory_bytes: u64,
     /// As the stepping thread sees it; 0 without a clock.
     pub busy_nanos: u64,
+    /// The names of its states in a checkpoint, in the order in which they are restored.
+    pub states: &'static [&'static str],
     pub watermark: Option<EventTime>,
 }

@@ -12,7 +12,7 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) sources: Vec<NodeId>,
     /// A node that uses this one twice stands here twice.
-    pub(super) users: Arc<[NodeId]>,
+    pub(super) users: Arc<[User]>,
     pub(super) schema: SchemaRef,
     /// Held from outside; anything else goes with its last user.
     pub(super) pinned: bool,
@@ -21,6 +21,13 @@ pub(super) struct Node {
     pub(super) rows_in: u64,
     pub(super) rows_out: u64,
     pub(super) busy_nanos: u64,
+}
+
+/// A node that reads another: as the how manieth of its sources.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct User {
+    pub(super) node: NodeId,
+    pub(super) port: usize,
 }
 
 pub(super) enum Kind {
@@ -34,14 +41,19 @@ pub(super) enum Kind {
 /// An operator with state.
 pub(super) struct Keyed {
     pub(super) name: &'static str,
-    pub(super) router: Arc<dyn Router>,
+    /// One per source.
+    pub(super) routers: Vec<Arc<dyn Router>>,
     pub(super) shards: Vec<Box<dyn Operator>>,
     /// How far behind its source's watermark the operator's output may still change; `None`: for ever.
     pub(super) lateness_micros: Option<i64>,
+    /// No watermark passes, though the shards use it.
+    pub(super) ends_watermark: bool,
     /// The watermark that the shards know of.
     pub(super) mark: EventTime,
     /// Rows pushed since the last poll.
     pub(super) pending: usize,
+    /// The names of its states in a checkpoint.
+    pub(super) states: &'static [&'static str],
 }
 
 impl Node {
@@ -55,13 +67,13 @@ impl Node {
         }
     }
 
-    pub(super) fn add_user(&mut self, user: NodeId) {
+    pub(super) fn add_user(&mut self, user: User) {
         self.users = self.users.iter().copied().chain([user]).collect();
     }
 
     /// Takes `user` away once.
     pub(super) fn remove_user(&mut self, user: NodeId) {
-        let at = self.users.iter().position(|u| *u == user);
+        let at = self.users.iter().position(|u| u.node == user);
         self.users = self.users.iter().enumerate().filter(|(n, _)| Some(*n) != at).map(|(_, u)| *u).collect();
     }
 }

@@ -15,7 +15,7 @@ use arrow::error::ArrowError;
 use millpond_types::{Delta, EventTime};
 use rayon::prelude::*;
 
-use super::node::Kind;
+use super::node::{Kind, User};
 use super::{EpochInput, EpochOutput, EpochStats, Graph, Late, NodeId, OutputId, Rejected};
 use crate::Fault;
 use crate::fault::Cause;
@@ -124,12 +124,12 @@ impl Graph {
         let node = self.nodes.get_mut(&from).expect("nodes stay during an epoch");
         node.rows_out += rows as u64;
         let users = Arc::clone(&node.users);
-        for &user in users.iter() {
+        for user in users.iter() {
             if parallel {
-                self.push(user, deltas, true, sink, stats)?;
+                self.push(*user, deltas, true, sink, stats)?;
             } else {
                 for delta in deltas {
-                    self.push(user, std::slice::from_ref(delta), false, sink, stats)?;
+                    self.push(*user, std::slice::from_ref(delta), false, sink, stats)?;
                 }
             }
         }
@@ -138,7 +138,7 @@ impl Graph {
 
     fn push(
         &mut self,
-        id: NodeId,
+        User { node: id, port }: User,
         deltas: &[Delta],
         parallel: bool,
         sink: &mut dyn Sink,
@@ -174,7 +174,7 @@ impl Graph {
             Kind::Keyed(keyed) => {
                 keyed.pending += rows;
                 let mut out = Output::default();
-                let (router, operators) = (&keyed.router, &mut keyed.shards);
+                let (router, operators) = (&keyed.routers[port], &mut keyed.shards);
                 let pushed = match parallel {
                     true => self.pool.install(|| exchange(router, operators, deltas, &mut out)),
                     false => feed(router, operators, deltas, &mut out),
@@ -257,6 +257,7 @@ impl Graph {
                     keyed.mark = arrived;
                     keyed.shards.iter_mut().for_each(|operator| operator.watermark(arrived));
                     let mark = match arrived {
+                        _ if keyed.ends_watermark => node.watermark,
                         EventTime::MAX => EventTime::MAX,
                         EventTime(mark) => EventTime(mark.saturating_sub(lateness)),
                     };

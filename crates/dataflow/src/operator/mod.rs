@@ -4,6 +4,7 @@
 //! state and one instance per shard; a [`Router`] prepares deltas for it once, before they are split by hash.
 
 pub(crate) mod map;
+pub(crate) mod repeat;
 pub(crate) mod window;
 
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub(crate) trait Linear: Send + Sync {
 
 /// Rows for one shard of an operator: the columns it needs, weights, and the hash of each row's key.
 pub(crate) struct Piece {
+    /// Which of the operator's sources the rows come from.
+    pub(crate) port: usize,
     pub(crate) columns: Vec<ArrayRef>,
     pub(crate) weights: Option<Arc<[i64]>>,
     pub(crate) hashes: Vec<u64>,
@@ -85,13 +88,15 @@ pub(crate) trait Operator: Send {
     fn freeze(&mut self, changes: &mut Changes);
     /// Takes the rows of a saved state whose keys belong to this shard.
     fn restore(&mut self, state: &str, run: &KeyedRun, shard: usize, shards: usize) -> Result<(), Cause>;
-    /// Groups held.
+    /// Groups or rows held.
     fn rows(&self) -> usize;
     fn memory_bytes(&self) -> usize;
 }
 
 /// The parts of a node with state.
 pub(crate) struct Built {
-    pub(crate) router: Arc<dyn Router>,
+    /// One per source.
+    pub(crate) routers: Vec<Arc<dyn Router>>,
     pub(crate) shards: Vec<Box<dyn Operator>>,
+    pub(crate) states: &'static [&'static str],
 }

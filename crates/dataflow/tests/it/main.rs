@@ -1,7 +1,10 @@
 //! Operators against a naive evaluator, and worked traces.
 
+mod bounded_joins;
 mod harness;
+mod joins;
 mod map;
 mod model;
+mod order;
 mod random;
 mod traces;

@@ -7,7 +7,10 @@ use millpond_types::SqlType;
 
 use super::text::shown;
 
-use super::{AggregateCall, HopColumn, Input, InputColumn, Node, NodeId, Operator, Plan, WindowClose};
+use super::{
+    AggregateCall, Frame, FrameBound, FrameUnits, HopColumn, Input, InputColumn, Join, JoinClose, JoinKind,
+    Node, NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan, Ranking, TopN, WindowClose,
+};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,16 +30,58 @@ impl Plan {
     /// Operators whose state nothing bounds, for a NOTICE: what it is, and what would bound it.
     pub fn unbounded(&self) -> Vec<(String, String)> {
         let hint = "Group by window_start of TUMBLE or HOP over a source with a WATERMARK, or keep the number of groups small.";
+        let joins = self.nodes.iter().filter_map(|node| match &node.operator {
+            Operator::Join(join) if join.close.is_none() => {
+                let what =
+                    format!("the state of {} grows with the rows of both sides", self.join_name(node, join));
+                let hint = "Filter or aggregate the sides first, or keep the number of rows small.";
+                Some((what, hint.to_owned()))
+            }
+            _ => None,
+        });
         let open = self.nodes.iter().filter(|node| match &node.operator {
             Operator::Aggregate(a) => a.close.is_none() && !a.global,
             Operator::HopAggregate(a) => a.close.is_none(),
             _ => false,
         });
-        open.map(|node| {
+        let aggregates = open.map(|node| {
             let by = group_names(node).join(", ");
             (format!("the state of the aggregate by {by} grows with the number of groups"), hint.to_owned())
-        })
-        .collect()
+        });
+        let ordered = self.nodes.iter().filter_map(|node| match &node.operator {
+            Operator::TopN(_) if !self.nodes[node.inputs[0]].append_only => Some((
+                "the state of the top-N grows with the number of rows".to_owned(),
+                "Over an append-only input it holds only the rows that it shows.".to_owned(),
+            )),
+            Operator::TopN(top) if !top.partition.is_empty() => Some((
+                "the state of the top-N grows with the number of groups".to_owned(),
+                "Keep the number of groups small.".to_owned(),
+            )),
+            Operator::Over(_) => Some((
+                "the state of the window functions grows with the number of rows".to_owned(),
+                "Filter the rows that are asked for, or number them and keep the first few.".to_owned(),
+            )),
+            _ => None,
+        });
+        aggregates.chain(ordered).chain(joins).collect()
+    }
+
+    /// `the join on k = id`
+    fn join_name(&self, node: &Node, join: &Join) -> String {
+        match self.join_keys(node, join) {
+            keys if keys.is_empty() => "the join without an equality".to_owned(),
+            keys => format!("the join on {keys}"),
+        }
+    }
+
+    fn join_keys(&self, node: &Node, join: &Join) -> String {
+        let [left, right] = [0, 1].map(|n| &self.nodes[node.inputs[n]].schema);
+        let equals = if join.nulls_equal { "IS NOT DISTINCT FROM" } else { "=" };
+        let keys = join
+            .keys
+            .iter()
+            .map(|(l, r)| format!("{} {equals} {}", left.field(*l).name(), right.field(*r).name()));
+        keys.collect::<Vec<_>>().join(" AND ")
     }
 }
 
@@ -144,7 +189,37 @@ impl Printer<'_> {
                 self.calls(f, node, &a.calls)
             }
             Operator::Window(w) => write!(f, "Window {} on {}", w.window, self.input_name(node, w.time)),
+            Operator::Join(join) => {
+                let keys = self.plan.join_keys(node, join);
+                let cross = keys.is_empty() && join.residual.is_none();
+                let kind = if cross && join.kind == JoinKind::Inner { "cross" } else { join.kind.name() };
+                write!(f, "Join {kind}")?;
+                if !keys.is_empty() {
+                    write!(f, " on {keys}")?;
+                }
+                if let Some(residual) = &join.residual {
+                    write!(f, " WHERE {}", self.expression(residual))?;
+                }
+                if self.verbose {
+                    let shown: Vec<_> =
+                        join.output.iter().map(|c| join.pair.field(*c).name().as_str()).collect();
+                    write!(f, ": {}", shown.join(", "))?;
+                }
+                Ok(())
+            }
             Operator::Union => f.write_str("Union"),
+            Operator::TopN(top) => {
+                f.write_str("TopN ")?;
+                self.bounds(f, top)?;
+                self.ordering(f, node, &top.partition, &top.order)
+            }
+            Operator::Over(over) => {
+                f.write_str("Over")?;
+                self.ordering(f, node, &over.partition, &over.order)?;
+                let calls = over.calls.iter().map(|call| self.over_call(node, call));
+                write!(f, ": {}", calls.collect::<Vec<_>>().join(", "))
+            }
+            Operator::Repeat(repeat) => write!(f, "Repeat {} times", self.input_name(node, repeat.times)),
         }
     }
 
@@ -173,18 +248,129 @@ impl Printer<'_> {
         if texts.is_empty() { Ok(()) } else { write!(f, ": {}", texts.join(", ")) }
     }
 
+    fn bounds(&self, f: &mut fmt::Formatter<'_>, top: &TopN) -> fmt::Result {
+        match top.ranking {
+            Ranking::RowNumber => write!(f, "{} rows", top.end.saturating_sub(top.skip))?,
+            ranking => write!(f, "{} <= {}", ranking.name(), top.end)?,
+        }
+        if top.skip > 0 {
+            write!(f, " after {}", top.skip)?;
+        }
+        if top.number { f.write_str(" with their number") } else { Ok(()) }
+    }
+
+    fn ordering(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        node: &Node,
+        partition: &[usize],
+        order: &[OrderColumn],
+    ) -> fmt::Result {
+        if !partition.is_empty() {
+            let by: Vec<_> = partition.iter().map(|c| self.input_name(node, *c)).collect();
+            write!(f, " by {}", by.join(", "))?;
+        }
+        let order: Vec<_> = order
+            .iter()
+            .map(|o| {
+                let direction = if o.descending { " DESC" } else { "" };
+                // As PostgreSQL has it: NULLs are larger than anything else.
+                let nulls = match (o.descending, o.nulls_first) {
+                    (false, true) => " NULLS FIRST",
+                    (true, false) => " NULLS LAST",
+                    _ => "",
+                };
+                format!("{}{direction}{nulls}", self.input_name(node, o.column))
+            })
+            .collect();
+        if order.is_empty() { Ok(()) } else { write!(f, " order by {}", order.join(", ")) }
+    }
+
+    fn over_call(&self, node: &Node, call: &OverCall) -> String {
+        let argument = call.argument.map(|c| self.input_name(node, c));
+        let of = |name: &str| format!("{name}({})", argument.clone().unwrap_or_default());
+        let mut text = match call.function {
+            OverFunction::RowNumber => of("row_number"),
+            OverFunction::Rank => of("rank"),
+            OverFunction::DenseRank => of("dense_rank"),
+            OverFunction::PercentRank => of("percent_rank"),
+            OverFunction::CumeDist => of("cume_dist"),
+            OverFunction::Ntile(n) => format!("ntile({n})"),
+            OverFunction::Lag(rows) => {
+                let name = if rows < 0 { "lead" } else { "lag" };
+                format!("{name}({}, {})", argument.unwrap_or_default(), rows.unsigned_abs())
+            }
+            OverFunction::FirstValue => of("first_value"),
+            OverFunction::LastValue => of("last_value"),
+            OverFunction::NthValue(n) => format!("nth_value({}, {n})", argument.unwrap_or_default()),
+            OverFunction::Aggregate(function) => {
+                format!("{}({})", function.name(), argument.unwrap_or_else(|| "*".to_owned()))
+            }
+        };
+        if let Some(default) = call.default {
+            let _ = write!(text, " DEFAULT {}", self.input_name(node, default));
+        }
+        if let Some(filter) = call.filter {
+            let _ = write!(text, " FILTER ({})", self.input_name(node, filter));
+        }
+        let framed = matches!(
+            call.function,
+            OverFunction::FirstValue
+                | OverFunction::LastValue
+                | OverFunction::NthValue(_)
+                | OverFunction::Aggregate(_)
+        );
+        if framed {
+            let _ = write!(text, " {}", call.frame);
+        }
+        if self.verbose {
+            let _ = write!(text, " {}", call.result);
+        }
+        text
+    }
+
     /// What bounds the state of an operator that has some.
     fn state(&self, node: &Node) -> Vec<String> {
         let close = match &node.operator {
             Operator::Aggregate(a) if a.global => return vec!["state: one group".to_owned()],
             Operator::Aggregate(a) => &a.close,
             Operator::HopAggregate(a) => &a.close,
+            Operator::Join(join) => {
+                return vec![match &join.close {
+                    None => "state: every row of both sides, never freed".to_owned(),
+                    Some(close) => self.join_closing(node, close),
+                }];
+            }
+            Operator::TopN(top) => {
+                let kept = match (self.plan.nodes[node.inputs[0]].append_only, top.partition.is_empty()) {
+                    (true, true) => "state: the rows that are shown and those before them",
+                    (true, false) => {
+                        "state: the rows of every group that are shown and those before them, never freed"
+                    }
+                    (false, _) => "state: every row, never freed",
+                };
+                return vec![kept.to_owned()];
+            }
+            Operator::Over(_) => return vec!["state: every row, never freed".to_owned()],
             _ => return Vec::new(),
         };
         match close {
             None => vec!["state: every group, never freed".to_owned()],
             Some(close) => self.closing(close),
         }
+    }
+
+    fn join_closing(&self, node: &Node, close: &JoinClose) -> String {
+        let sides = close.sides.iter().zip(&node.inputs).map(|(side, input)| {
+            let time = self.plan.nodes[*input].schema.field(side.time).name();
+            match side.free_us.saturating_sub(side.late_us).saturating_add(close.lateness_us) {
+                0 => time.clone(),
+                us if us < 0 => format!("{time} - {}", crate::window::duration(-us)),
+                us => format!("{time} + {}", crate::window::duration(us)),
+            }
+        });
+        let sides: Vec<_> = sides.collect();
+        format!("state: rows until both watermarks pass {} (left) and {} (right)", sides[0], sides[1])
     }
 
     fn closing(&self, close: &WindowClose) -> Vec<String> {
@@ -207,6 +393,20 @@ impl Printer<'_> {
     }
 }
 
+impl JoinKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inner => "inner",
+            Self::Left => "left",
+            Self::Right => "right",
+            Self::Full => "full",
+            Self::LeftSemi => "semi",
+            Self::LeftAnti => "anti",
+            Self::LeftMark => "mark",
+        }
+    }
+}
+
 fn list(node: &Node, columns: &[usize]) -> String {
     columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -214,4 +414,27 @@ fn list(node: &Node, columns: &[usize]) -> String {
 fn group_names(node: &Node) -> Vec<String> {
     let groups = node.key.iter().flatten();
     groups.map(|c| node.schema.field(*c).name().clone()).collect()
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = match self.units {
+            FrameUnits::Rows => "ROWS",
+            FrameUnits::Range => "RANGE",
+            FrameUnits::Groups => "GROUPS",
+        };
+        write!(f, "{units} {} TO {}", self.start, self.end)
+    }
+}
+
+impl fmt::Display for FrameBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnboundedPreceding => f.write_str("UNBOUNDED PRECEDING"),
+            Self::Preceding(n) => write!(f, "{n} PRECEDING"),
+            Self::CurrentRow => f.write_str("CURRENT ROW"),
+            Self::Following(n) => write!(f, "{n} FOLLOWING"),
+            Self::UnboundedFollowing => f.write_str("UNBOUNDED FOLLOWING"),
+        }
+    }
 }

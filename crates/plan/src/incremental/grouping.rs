@@ -121,6 +121,10 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    pub(super) fn is_empty(&self) -> bool {
+        self.expressions.is_empty()
+    }
+
     pub(super) fn place(&mut self, name: &str, expr: &Expr) -> usize {
         if let Some(at) = self.expressions.iter().position(|(_, e)| e == expr) {
             return at;

@@ -14,12 +14,15 @@ use millpond_functions::error::from_datafusion;
 use millpond_types::{RelationId, SqlError, SqlType};
 
 use super::grouping::{BoundCall, Grouping, Slots};
+use super::lower_join::SingleRows;
+use super::lower_order::Numbered;
 use super::text::shown;
 use super::{
     Aggregate, AggregateCall, HopAggregate, HopColumn, Input, InputColumn, Map, Node, NodeId, Operator, Plan,
     Window, WindowClose,
 };
 use crate::rules::without_alias;
+use crate::set_operation::SetOperation;
 use crate::trace;
 use crate::window::{WindowKind, WindowTvf};
 use crate::{Metadata, RelationSource, names};
@@ -38,7 +41,7 @@ pub struct LowerOptions {
 /// # Errors
 /// 0A000, naming the construct, where the dataflow has no operator for it yet, or where EMIT ON WINDOW CLOSE cannot be kept.
 pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError> {
-    let mut lowering = Lowering { nodes: Vec::new(), options, closing: 0 };
+    let mut lowering = Lowering { nodes: Vec::new(), options, closing: 0, numbered: None };
     let pending = lowering.lower(plan, false)?;
     let root = lowering.materialize(pending)?;
     if options.emit_on_close && lowering.closing == 0 {
@@ -48,42 +51,63 @@ pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError
         .hint("Group by window_start of TUMBLE or HOP over a source, or leave EMIT out."));
     }
     debug_assert_eq!(root + 1, lowering.nodes.len());
+    let corrects = |node: &Node| matches!(node.operator, Operator::Join(_)) && !node.append_only;
+    if options.emit_on_close && lowering.nodes.iter().any(corrects) {
+        return Err(SqlError::unsupported("EMIT ON WINDOW CLOSE: a join gives rows that later ones correct")
+            .hint("Use an inner join of streams and windows without allowed_lateness, or leave EMIT out."));
+    }
     let columns =
         plan.schema().fields().iter().map(|f| Ok((names::shown(f.name()).to_owned(), SqlType::of(f)?)));
     Ok(Plan { columns: columns.collect::<Result<_, SqlError>>()?, nodes: lowering.nodes })
 }
 
-struct Lowering {
-    nodes: Vec<Node>,
-    options: LowerOptions,
+pub(super) struct Lowering {
+    pub(super) nodes: Vec<Node>,
+    pub(super) options: LowerOptions,
     /// Aggregates that close by time.
     closing: usize,
+    /// What a filter above says about numbers that are yet to be given.
+    pub(super) numbered: Option<Numbered>,
 }
 
 /// What has been said about the rows of a node and is not an operator yet. Expressions name the node's columns.
-struct Pending {
-    node: NodeId,
-    filter: Option<Expr>,
+pub(super) struct Pending {
+    pub(super) node: NodeId,
+    pub(super) filter: Option<Expr>,
     /// The columns of the logical plan, with the names they are shown by.
-    columns: Vec<(String, Expr)>,
+    pub(super) columns: Vec<(String, Expr)>,
     /// Asked for by an aggregate above that closes by time.
-    watermark: Option<Expr>,
-    window_end: Option<Expr>,
+    pub(super) watermark: Option<Expr>,
+    pub(super) window_end: Option<Expr>,
 }
 
 impl Lowering {
     /// With `threaded`, the rows' watermark and the end of their window come along.
-    fn lower(&mut self, plan: &LogicalPlan, threaded: bool) -> Result<Pending, SqlError> {
+    pub(super) fn lower(&mut self, plan: &LogicalPlan, threaded: bool) -> Result<Pending, SqlError> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan, threaded),
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input, threaded),
             LogicalPlan::Projection(projection) => {
-                let input = self.lower(&projection.input, threaded)?;
-                self.project(projection, input)
+                let numbered = match projection.input.as_ref() {
+                    LogicalPlan::Filter(filter) => self.numbered(filter, Some(&projection.expr))?,
+                    _ => None,
+                };
+                let input = match numbered {
+                    Some(input) => input,
+                    None => self.lower(&projection.input, threaded)?,
+                };
+                let (input, single) = self.with_scalar_subqueries(input, &projection.expr)?;
+                self.project(projection, input, &single)
             }
             LogicalPlan::Filter(filter) => {
-                let mut input = self.lower(&filter.input, threaded)?;
+                if let Some(numbered) = self.numbered(filter, None)? {
+                    return Ok(numbered);
+                }
+                let input = self.lower(&filter.input, threaded)?;
+                let (mut input, single) =
+                    self.with_scalar_subqueries(input, std::slice::from_ref(&filter.predicate))?;
                 let predicate = over(&filter.predicate, filter.input.schema(), &input.columns)?;
+                let predicate = single.replace(predicate)?;
                 input.filter = Some(match input.filter.take() {
                     Some(before) => logical::and(before, predicate),
                     None => predicate,
@@ -97,14 +121,25 @@ impl Lowering {
                 self.aggregate(&distinct.map_err(from_datafusion)?)
             }
             LogicalPlan::Union(union) => self.union(union),
-            other => match WindowTvf::of(other) {
-                Some(window) => self.window(window, threaded),
-                None => Err(refusal(other)),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Sort(sort) => self.sort(sort),
+            LogicalPlan::Window(window) => self.over(window),
+            LogicalPlan::Join(join) => self.join(join),
+            other => match (WindowTvf::of(other), SetOperation::of_plan(other)) {
+                (Some(window), _) => self.window(window, threaded),
+                (None, Some(set)) => self.set_operation(set),
+                (None, None) => Err(refusal(other)),
             },
         }
     }
 
-    fn push(&mut self, operator: Operator, inputs: Vec<NodeId>, columns: Vec<Field>, facts: Facts) -> NodeId {
+    pub(super) fn push(
+        &mut self,
+        operator: Operator,
+        inputs: Vec<NodeId>,
+        columns: Vec<Field>,
+        facts: Facts,
+    ) -> NodeId {
         let schema = Arc::new(Schema::new(columns));
         let Facts { append_only, key, event_time } = facts;
         self.nodes.push(Node { operator, inputs, schema, append_only, key, event_time });
@@ -167,19 +202,25 @@ impl Lowering {
         Ok(Pending { node, filter, columns: outputs, watermark, window_end: None })
     }
 
-    fn project(&mut self, projection: &logical::Projection, input: Pending) -> Result<Pending, SqlError> {
+    fn project(
+        &mut self,
+        projection: &logical::Projection,
+        input: Pending,
+        single: &SingleRows,
+    ) -> Result<Pending, SqlError> {
         let schema = projection.input.schema();
         let input =
             if repeats(&projection.expr, schema, &input.columns) { self.settle(input)? } else { input };
         let mut columns = Vec::with_capacity(projection.expr.len());
         for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
-            columns.push((names::shown(field.name()).to_owned(), over(expr, schema, &input.columns)?));
+            let expr = single.replace(over(expr, schema, &input.columns)?)?;
+            columns.push((names::shown(field.name()).to_owned(), expr));
         }
         Ok(Pending { columns, ..input })
     }
 
     /// Makes pending expressions an operator, so that others can name their results.
-    fn settle(&mut self, pending: Pending) -> Result<Pending, SqlError> {
+    pub(super) fn settle(&mut self, pending: Pending) -> Result<Pending, SqlError> {
         let mut expressions = pending.columns;
         let shown = expressions.len();
         let mut extra = |name: &str, expr: Option<Expr>| {
@@ -203,7 +244,7 @@ impl Lowering {
     }
 
     /// The node whose columns are exactly the pending ones.
-    fn materialize(&mut self, pending: Pending) -> Result<NodeId, SqlError> {
+    pub(super) fn materialize(&mut self, pending: Pending) -> Result<NodeId, SqlError> {
         let schema = &self.nodes[pending.node].schema;
         let same = pending.filter.is_none()
             && pending.columns.len() == schema.fields().len()
@@ -211,7 +252,7 @@ impl Lowering {
         if same { Ok(pending.node) } else { self.map(pending.node, pending.filter, pending.columns) }
     }
 
-    fn map(
+    pub(super) fn map(
         &mut self,
         input: NodeId,
         filter: Option<Expr>,
@@ -329,7 +370,7 @@ impl Lowering {
         if grouping.source.is_some() {
             self.closing += 1;
         } else if self.options.emit_on_close {
-            return Err(not_closing(&grouping));
+            return Err(not_closing(&grouping, &aggregate.input));
         }
         match self.hop_input(&grouping, &input) {
             Some(window) => self.hop_aggregate(grouping, input, &window),
@@ -459,10 +500,10 @@ impl Lowering {
 }
 
 #[derive(Default)]
-struct Facts {
-    append_only: bool,
-    key: Option<Vec<usize>>,
-    event_time: Option<usize>,
+pub(super) struct Facts {
+    pub(super) append_only: bool,
+    pub(super) key: Option<Vec<usize>>,
+    pub(super) event_time: Option<usize>,
 }
 
 struct Slotted {
@@ -504,7 +545,7 @@ fn renumber_calls(calls: &mut [AggregateCall], close: &mut Option<WindowClose>, 
 pub(super) struct Names(HashSet<String>);
 
 impl Names {
-    fn of(schema: &Schema) -> Self {
+    pub(super) fn of(schema: &Schema) -> Self {
         Self(schema.fields().iter().map(|f| f.name().clone()).collect())
     }
 
@@ -520,12 +561,12 @@ impl Names {
     }
 }
 
-fn column(name: &str) -> Expr {
+pub(super) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
 
 /// The index of a plain column.
-fn place(expr: &Expr, schema: &Schema) -> Option<usize> {
+pub(super) fn place(expr: &Expr, schema: &Schema) -> Option<usize> {
     match expr {
         Expr::Column(column) => schema.index_of(&column.name).ok(),
         _ => None,
@@ -548,13 +589,13 @@ fn display_name(facts: &crate::RelationFacts) -> String {
 
 /// `expr` over a logical schema, as an expression over the node that `columns` are about.
 pub(super) fn over(expr: &Expr, schema: &DFSchema, columns: &[(String, Expr)]) -> Result<Expr, SqlError> {
-    let substituted = without_alias(expr.clone()).transform_down(|e| match e {
+    // An alias may stand inside, as in CAST(count(x) AS count AS numeric).
+    let substituted = without_alias(expr.clone()).transform_down(|e| match without_alias(e) {
         Expr::Column(c) => {
             let at = schema.index_of_column(&c)?;
             Ok(Transformed::new(columns[at].1.clone(), true, TreeNodeRecursion::Jump))
         }
-        Expr::Alias(alias) => Ok(Transformed::yes(*alias.expr)),
-        other => Ok(Transformed::no(other)),
+        other => Ok(Transformed::yes(other)),
     });
     substituted.map(|t| t.data).map_err(from_datafusion)
 }
@@ -576,39 +617,45 @@ pub(super) fn unsupported(what: &str, hint: &str) -> SqlError {
     SqlError::unsupported(format!("{what} in a materialized view is not supported")).hint(hint)
 }
 
-fn not_closing(grouping: &Grouping) -> SqlError {
+fn not_closing(grouping: &Grouping, input: &LogicalPlan) -> SqlError {
     let by = if grouping.names.is_empty() {
         "without GROUP BY".to_owned()
     } else {
         format!("by {}", grouping.names.join(", "))
     };
+    if super::lower_join::stands_on_join(input) {
+        return SqlError::unsupported(format!(
+            "EMIT ON WINDOW CLOSE: no watermark passes the join below the aggregate {by}"
+        ))
+        .hint("Aggregate each side over windows first and join the results, or leave EMIT out.");
+    }
     SqlError::unsupported(format!(
         "EMIT ON WINDOW CLOSE: the aggregate {by} is not over windows that a watermark closes"
     ))
     .hint("Group by window_start of TUMBLE or HOP over a source's WATERMARK column, or leave EMIT out.")
 }
 
+const SUBQUERY_HINT: &str =
+    "Use IN or EXISTS in WHERE, a subquery whose rows an equality chooses, or a join with a view of its own.";
+
 fn refusal(plan: &LogicalPlan) -> SqlError {
     let (what, hint) = match plan {
-        LogicalPlan::Join(_) => {
-            ("a join", "Join when the view is read: SELECT joins views and tables freely.")
-        }
-        LogicalPlan::Window(_) => ("a window function (OVER)", "Use it in the SELECT that reads the view."),
-        LogicalPlan::Sort(_) => ("ORDER BY", "Order the rows when the view is read."),
-        LogicalPlan::Limit(_) => ("LIMIT", "Limit the rows when the view is read."),
         LogicalPlan::Distinct(_) => ("DISTINCT ON", "Use GROUP BY with min or max."),
         LogicalPlan::Unnest(_) => ("unnest", "Unnest when the view is read."),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "Use it in the SELECT that reads the view."),
-        LogicalPlan::Subquery(_) => ("a subquery", "Compute it in a view of its own."),
+        LogicalPlan::Subquery(_) => ("a subquery of this form", SUBQUERY_HINT),
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
             ("a query without a relation", "Name a source, table or view in FROM.")
         }
-        _ => ("this construct", "Use projections, filters, aggregates, TUMBLE, HOP and UNION ALL."),
+        _ => (
+            "this construct",
+            "Use projections, filters, joins, aggregates, TUMBLE, HOP, window functions, LIMIT and set operations.",
+        ),
     };
     unsupported(what, hint)
 }
 
-fn refuse_in_expression(expr: &Expr) -> Result<(), SqlError> {
+pub(super) fn refuse_in_expression(expr: &Expr) -> Result<(), SqlError> {
     let mut error = None;
     let walk = expr.apply(|e| {
         error = match e {
@@ -616,9 +663,7 @@ fn refuse_in_expression(expr: &Expr) -> Result<(), SqlError> {
             | Expr::InSubquery(_)
             | Expr::Exists(_)
             | Expr::SetComparison(_)
-            | Expr::OuterReferenceColumn(..) => {
-                Some(unsupported("a subquery", "Compute it in a view of its own."))
-            }
+            | Expr::OuterReferenceColumn(..) => Some(unsupported("a subquery of this form", SUBQUERY_HINT)),
             Expr::Placeholder(p) => Some(unsupported(&format!("the parameter {}", p.id), "Write the value.")),
             Expr::Unnest(_) => Some(unsupported("unnest", "Unnest when the view is read.")),
             Expr::ScalarFunction(f) if f.func.signature().volatility == Volatility::Volatile => {

@@ -13,6 +13,10 @@
 mod display;
 mod grouping;
 mod lower;
+mod lower_join;
+mod lower_order;
+mod order;
+mod single_row;
 mod text;
 
 use arrow::datatypes::SchemaRef;
@@ -20,6 +24,9 @@ use datafusion::logical_expr::Expr;
 use millpond_types::{RelationId, SqlType};
 
 pub use lower::{LowerOptions, lower};
+pub use order::{
+    Frame, FrameBound, FrameUnits, OrderColumn, Over, OverCall, OverFunction, Ranking, Repeat, TopN,
+};
 
 use crate::Metadata;
 use crate::window::WindowKind;
@@ -56,8 +63,12 @@ pub enum Operator {
     Aggregate(Aggregate),
     HopAggregate(HopAggregate),
     Window(Window),
+    Join(Join),
     /// UNION ALL of inputs with equal column types.
     Union,
+    TopN(TopN),
+    Over(Over),
+    Repeat(Repeat),
 }
 
 /// The deltas of a relation of the catalog.
@@ -161,6 +172,56 @@ pub struct Window {
     pub window: WindowKind,
     /// Input column of type timestamp or timestamptz.
     pub time: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+    /// Rows of the left input with a match, once each: IN, EXISTS.
+    LeftSemi,
+    /// Rows of the left input without a match: NOT EXISTS.
+    LeftAnti,
+    /// All rows of the left input, with a last column that says whether there is a match.
+    LeftMark,
+}
+
+/// When a row of one input of a join is over. It is late iff its time + `late_us` + the lateness <= its `watermark`, and freed
+/// when the watermarks of both sources have passed its time + `free_us` + the lateness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SideClose {
+    /// Input column of type timestamp or timestamptz.
+    pub time: usize,
+    /// Input column with the row's `_watermark`.
+    pub watermark: usize,
+    pub late_us: i64,
+    pub free_us: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinClose {
+    pub sides: [SideClose; 2],
+    pub lateness_us: i64,
+}
+
+/// Rows of two inputs that belong together. Output columns: see `output`, then the mark of a [`JoinKind::LeftMark`].
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub kind: JoinKind,
+    /// Columns of the left and of the right input that are equal in a pair; of equal types.
+    pub keys: Vec<(usize, usize)>,
+    /// NULL equals NULL in the keys. Otherwise a NULL equals nothing.
+    pub nulls_equal: bool,
+    /// What else must be true of a pair, over the columns of `pair`; NULL is not true.
+    pub residual: Option<Expr>,
+    /// The condition lets rows meet only within some time: late ones are refused, and those that are over are freed.
+    pub close: Option<JoinClose>,
+    /// The left input's columns and the right's, under unique names.
+    pub pair: SchemaRef,
+    /// Columns of `pair`.
+    pub output: Vec<usize>,
 }
 
 impl Plan {

@@ -127,6 +127,50 @@ fn queries_answer_as_postgresql_would() {
     );
 }
 
+/// The query of a view, with all that SQL leaves open settled.
+fn view_answer(sql: &str) -> String {
+    let query = millpond_sql::parse_query(sql).unwrap();
+    let plan = planner().plan_view(&query, &[]).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    rows(plan.logical)
+}
+
+#[test]
+fn the_batch_of_a_view_has_one_answer() {
+    crate::support::check_all(
+        [
+            ("SELECT price FROM bid ORDER BY channel LIMIT 2", "10 | 30"),
+            ("SELECT auction, price FROM bid ORDER BY auction DESC LIMIT 2 OFFSET 1", "1,10 | 2,40"),
+            ("SELECT price FROM bid LIMIT 3", "10 | 20 | 30"),
+            (
+                "SELECT DISTINCT ON (auction) auction, price FROM bid ORDER BY auction, price DESC",
+                "1,50 | 2,40",
+            ),
+            ("SELECT DISTINCT ON (auction) price FROM bid ORDER BY auction DESC, price LIMIT 1", "30"),
+            (
+                "SELECT price, row_number() OVER (PARTITION BY auction ORDER BY bidder) AS n, rank() OVER (PARTITION BY auction ORDER BY bidder) AS r FROM bid",
+                "10,1,1 | 20,2,1 | 30,1,1 | 40,2,1 | 50,3,1",
+            ),
+            (
+                "SELECT price, last_value(price) OVER (PARTITION BY auction ORDER BY bidder RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS l FROM bid",
+                "10,50 | 20,50 | 30,40 | 40,40 | 50,50",
+            ),
+            (
+                "SELECT price, ntile(2) OVER (ORDER BY auction), sum(price) OVER (ORDER BY auction ROWS 1 PRECEDING) AS s FROM bid",
+                "10,1,10 | 20,1,30 | 30,2,80 | 40,2,70 | 50,1,70",
+            ),
+            ("SELECT auction FROM bid INTERSECT SELECT bidder - 6 FROM bid", "1"),
+            (
+                "SELECT auction FROM bid INTERSECT ALL SELECT auction FROM bid WHERE price > 10",
+                "1 | 1 | 2 | 2",
+            ),
+            ("SELECT channel FROM bid EXCEPT SELECT channel FROM bid WHERE price < 30", "NULL | it's"),
+            ("SELECT auction FROM bid EXCEPT ALL SELECT auction FROM bid WHERE price > 20", "1 | 1"),
+            ("SELECT auction FROM bid UNION SELECT bidder FROM bid", "1 | 2 | 7"),
+        ],
+        view_answer,
+    );
+}
+
 #[test]
 fn windows_hold_the_rows_whose_time_is_in_them() {
     crate::support::check_all(

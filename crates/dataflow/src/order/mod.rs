@@ -1,0 +1,17 @@
+//! Operators over rows in order: the first rows of a partition, and window functions.
+//!
+//! [`store::Store`] keeps all rows of a shard in one ordered map whose keys are the rows themselves ([`codec`]). An epoch's
+//! changes are summed up when they have all come, so retractions may stand before their insertions, and each partition
+//! that they touch is looked at once: [`top_n`] at its first rows, [`over`] at the neighbourhood of the changes or at all
+//! of it ([`frame`], [`evaluate`]).
+
+mod codec;
+mod evaluate;
+mod frame;
+pub(crate) mod over;
+pub(crate) mod spec;
+mod store;
+pub(crate) mod top_n;
+
+pub(crate) use store::FrozenRows;
+pub use store::STATE_ROWS;

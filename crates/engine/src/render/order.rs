@@ -1,0 +1,89 @@
+//! Operators over rows in order.
+
+use std::sync::Arc;
+
+use millpond_dataflow::{
+    Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking, TopNSpec,
+};
+use millpond_plan::incremental::{self, Node};
+
+use super::function;
+
+pub(super) fn top_n(top: &incremental::TopN, source: &Node, node: &Node) -> TopNSpec {
+    TopNSpec {
+        partition: top.partition.clone(),
+        order: columns(&top.order),
+        ranking: match top.ranking {
+            incremental::Ranking::RowNumber => Ranking::RowNumber,
+            incremental::Ranking::Rank => Ranking::Rank,
+            incremental::Ranking::DenseRank => Ranking::DenseRank,
+        },
+        skip: top.skip,
+        end: top.end,
+        number: top.number,
+        append_only: source.append_only,
+        schema: Arc::clone(&node.schema),
+    }
+}
+
+pub(super) fn over(over: &incremental::Over, source: &Node, node: &Node) -> OverSpec {
+    let call = |call: &incremental::OverCall| OverCall {
+        function: over_function(call.function),
+        argument: call.argument,
+        default: call.default,
+        filter: call.filter,
+        frame: frame(call.frame),
+        result: call.result.clone(),
+    };
+    OverSpec {
+        partition: over.partition.clone(),
+        order: columns(&over.order),
+        calls: over.calls.iter().map(call).collect(),
+        append_only: source.append_only,
+        schema: Arc::clone(&node.schema),
+    }
+}
+
+fn columns(order: &[incremental::OrderColumn]) -> Vec<OrderColumn> {
+    let column = |o: &incremental::OrderColumn| OrderColumn {
+        column: o.column,
+        descending: o.descending,
+        nulls_first: o.nulls_first,
+    };
+    order.iter().map(column).collect()
+}
+
+fn over_function(of: incremental::OverFunction) -> OverFunction {
+    match of {
+        incremental::OverFunction::RowNumber => OverFunction::RowNumber,
+        incremental::OverFunction::Rank => OverFunction::Rank,
+        incremental::OverFunction::DenseRank => OverFunction::DenseRank,
+        incremental::OverFunction::PercentRank => OverFunction::PercentRank,
+        incremental::OverFunction::CumeDist => OverFunction::CumeDist,
+        incremental::OverFunction::Ntile(n) => OverFunction::Ntile(n),
+        incremental::OverFunction::Lag(rows) => OverFunction::Lag(rows),
+        incremental::OverFunction::FirstValue => OverFunction::FirstValue,
+        incremental::OverFunction::LastValue => OverFunction::LastValue,
+        incremental::OverFunction::NthValue(n) => OverFunction::NthValue(n),
+        incremental::OverFunction::Aggregate(f) => OverFunction::Aggregate(function(f)),
+    }
+}
+
+fn frame(frame: incremental::Frame) -> Frame {
+    let units = match frame.units {
+        incremental::FrameUnits::Rows => FrameUnits::Rows,
+        incremental::FrameUnits::Range => FrameUnits::Range,
+        incremental::FrameUnits::Groups => FrameUnits::Groups,
+    };
+    Frame { units, start: bound(frame.start), end: bound(frame.end) }
+}
+
+fn bound(bound: incremental::FrameBound) -> FrameBound {
+    match bound {
+        incremental::FrameBound::UnboundedPreceding => FrameBound::UnboundedPreceding,
+        incremental::FrameBound::Preceding(n) => FrameBound::Preceding(n),
+        incremental::FrameBound::CurrentRow => FrameBound::CurrentRow,
+        incremental::FrameBound::Following(n) => FrameBound::Following(n),
+        incremental::FrameBound::UnboundedFollowing => FrameBound::UnboundedFollowing,
+    }
+}
