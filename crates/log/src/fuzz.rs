@@ -20,11 +20,22 @@ use crate::format::{
     header_bytes_claimed,
 };
 use crate::payload::{BatchEncoder, decode_batch, decode_schema};
+use crate::segment::hostile;
 use crate::{Log, LogOptions, Offline, Producer, Record, TopicSpec, Transaction, Write, WriteKind};
 
 /// What the first byte of an input means, modulo their number.
-pub const TARGETS: [&str; 7] =
-    ["journal", "item header", "record", "schema", "batch", "skips", "file header"];
+pub const TARGETS: [&str; 10] = [
+    "journal",
+    "item header",
+    "record",
+    "schema",
+    "batch",
+    "skips",
+    "file header",
+    "segment",
+    "spine",
+    "manifest",
+];
 
 const KIND_COMMIT: u8 = 3;
 
@@ -66,10 +77,13 @@ pub fn check(input: &[u8]) -> String {
             None => Err("empty".to_owned()),
         },
         5 => decode_skips(bytes).map(|_| "sound".to_owned()),
-        _ => match bytes.first_chunk::<{ FileHeader::BYTES }>() {
+        6 => match bytes.first_chunk::<{ FileHeader::BYTES }>() {
             Some(header) => FileHeader::decode(header).map(|_| "sound".to_owned()),
             None => Err("short".to_owned()),
         },
+        7 => hostile::segment(bytes),
+        8 => hostile::spine(bytes),
+        _ => hostile::list(bytes),
     };
     let words = outcome.unwrap_or_else(|why| why);
     let words: String = words.chars().filter(|c| !c.is_ascii_digit()).take(200).collect();
@@ -174,7 +188,7 @@ pub fn mutate(random: &dyn Random, input: &mut Vec<u8>, other: &[u8]) {
 }
 
 /// Makes the checksums of a journal, or of one header, right again.
-pub fn mend(input: &mut [u8]) {
+pub fn mend(input: &mut Vec<u8>) {
     let Some((target, bytes)) = input.split_first_mut() else { return };
     match usize::from(*target) % TARGETS.len() {
         0 => mend_journal(bytes),
@@ -183,6 +197,12 @@ pub fn mend(input: &mut [u8]) {
         }
         6 if bytes.len() >= FileHeader::BYTES => {
             mend_file_header(bytes);
+        }
+        7 => hostile::mend_segment(bytes),
+        9 => {
+            let mut manifest = input.split_off(1);
+            hostile::mend_manifest(&mut manifest);
+            input.append(&mut manifest);
         }
         _ => {}
     }
@@ -279,6 +299,10 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         |from, lost| Skip { from, to: from + 64, lost: Commit(lost), next: Commit(lost + 1), previous: 9 };
     add("skips", 5, encode_skips(7, &[skip(64, 1), skip(512, 4)]));
     add("file-header", 6, journal[..file_header].to_vec());
+    let [segment, spine, manifest] = hostile::samples(small_transactions(3));
+    add("segment", 7, segment);
+    add("spine", 8, spine);
+    add("manifest", 9, manifest);
     all
 }
 
@@ -297,9 +321,20 @@ fn small_journal(n: i64, close: bool) -> Vec<u8> {
     let (sim, dir) = (Sim::new(0), Path::new("/journal"));
     let (observer, _groups) = unbounded();
     let (log, _) = Log::open(sim.env(), dir, LogOptions::default(), observer).expect("an empty disk");
+    log.declare_topic(RelationId(7), TopicSpec { partitions: 2 });
+    for transaction in small_transactions(n) {
+        log.submit(transaction).wait_blocking().expect("it is durable");
+    }
+    let file = dir.join(format!("{:020}.log", 1));
+    if close {
+        drop(log);
+    }
+    sim.disk.contents(&file)
+}
+
+fn small_transactions(n: i64) -> Vec<Transaction> {
     let topic = RelationId(7);
-    log.declare_topic(topic, TopicSpec { partitions: 2 });
-    for sequence in 1..=2 {
+    let transaction = |sequence: u64| {
         let write = Write {
             topic,
             partition: PartitionId(sequence as u32 % 2),
@@ -311,11 +346,7 @@ fn small_journal(n: i64, close: bool) -> Vec<u8> {
             position: Some("position".into()),
         };
         let records = vec![Record::AdvanceWatermark { topic, to: EventTime(9) }];
-        log.submit(Transaction { writes: vec![write], records }).wait_blocking().expect("it is durable");
-    }
-    let file = dir.join(format!("{:020}.log", 1));
-    if close {
-        drop(log);
-    }
-    sim.disk.contents(&file)
+        Transaction { writes: vec![write], records }
+    };
+    (1..=2).map(transaction).collect()
 }

@@ -168,16 +168,7 @@ impl Manifest {
 
     pub fn encode(&self, number: u64) -> Vec<u8> {
         let body = serde_json::to_string(self).expect("a manifest has string keys only") + "\n";
-        let head = Head {
-            millpond: "segments".to_owned(),
-            format: FORMAT,
-            number,
-            bytes: body.len(),
-            crc32c: format!("{:08x}", crc32c::crc32c(body.as_bytes())),
-        };
-        let head = serde_json::to_string(&head).expect("it has string keys only");
-        let check = crc32c::crc32c(head.as_bytes());
-        format!("{head} {check:08x}\n{body}").into_bytes()
+        framed(&body, number)
     }
 
     pub fn decode(bytes: &[u8], number: u64) -> Result<Self, Bad> {
@@ -225,6 +216,20 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// A body behind the line that vouches for it.
+pub(super) fn framed(body: &str, number: u64) -> Vec<u8> {
+    let head = Head {
+        millpond: "segments".to_owned(),
+        format: FORMAT,
+        number,
+        bytes: body.len(),
+        crc32c: format!("{:08x}", crc32c::crc32c(body.as_bytes())),
+    };
+    let head = serde_json::to_string(&head).expect("it has string keys only");
+    let check = crc32c::crc32c(head.as_bytes());
+    format!("{head} {check:08x}\n{body}").into_bytes()
 }
 
 /// `manifest-<number>.json`

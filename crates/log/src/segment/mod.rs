@@ -21,6 +21,7 @@
 
 mod compact;
 mod cut;
+pub(crate) mod hostile;
 mod manifest;
 mod policy;
 mod reader;

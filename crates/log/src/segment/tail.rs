@@ -27,6 +27,8 @@ use crate::payload::{decode_schema, guarded};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"MPSGTAIL");
 const VERSION: u32 = 1;
+/// Where the checksums of columns lie.
+pub(super) const CRCS_AT: usize = 40;
 /// Headers of more frames than this a file does not have: they would not fit into a journal file.
 const FRAMES_BYTES_MAX: u64 = 1 << 30;
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
@@ -76,7 +78,7 @@ impl TailDraft {
     pub fn encode(&self, schema: &[u8]) -> std::io::Result<Vec<u8>> {
         let packed = zstd::bulk::compress(&self.frames, super::ZSTD_LEVEL)?;
         let leaves = (self.crcs.len() as u32).checked_div(self.row_groups).unwrap_or(0);
-        let mut out = Vec::with_capacity(40 + 4 * self.crcs.len() + schema.len() + packed.len());
+        let mut out = Vec::with_capacity(CRCS_AT + 4 * self.crcs.len() + schema.len() + packed.len());
         out.extend(MAGIC.to_le_bytes());
         for number in [VERSION, leaves, self.row_groups, self.frame_count] {
             out.extend(number.to_le_bytes());
