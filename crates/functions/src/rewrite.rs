@@ -16,7 +16,7 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, Case, FieldMetadata, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 use millpond_types::SqlType;
@@ -90,13 +90,26 @@ fn negative(operand: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 /// divides by zero; DataFusion evaluates both sides over whole batches. The right side, if it may fail because of what a
 /// row says, is therefore asked only where the left one leaves the answer open. The left side stays outside as well: it
 /// can still be pushed down. (A CASE with an operand, because the simplifier turns one without into AND and OR.)
+///
+/// Conditions of a subquery that name the query around it become conditions of a join, and must stay what they are: they
+/// neither guard nor are guarded.
 fn guard(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
     let known = op == Operator::Or;
-    let guarded = !is_partial(&right) || matches!(right, Expr::Case(_)) || matches!(left, Expr::Literal(..));
-    let right = match guarded {
-        true => right,
-        false => Expr::Case(Case::new(
-            Some(Box::new(left.clone())),
+    let condition = match op {
+        Operator::And => {
+            conjunction(split_conjunction(&left).into_iter().filter(|e| !e.contains_outer()).cloned())
+        }
+        _ => Some(left.clone()),
+    };
+    let condition = condition.filter(|condition| {
+        let of_the_row = !matches!(condition, Expr::Literal(..)) && !right.contains_outer();
+        of_the_row && is_partial(&right) && !matches!(right, Expr::Case(_))
+    });
+    let guarded = condition.is_none();
+    let right = match condition {
+        None => right,
+        Some(condition) => Expr::Case(Case::new(
+            Some(Box::new(condition)),
             vec![(Box::new(lit(known)), Box::new(lit(known)))],
             Some(Box::new(right)),
         )),
