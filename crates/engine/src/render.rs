@@ -65,6 +65,9 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                     planned::WindowKind::Hop { slide, size, offset } => {
                         WindowKind::Hop(Hop::new(slide, size, Some(offset))?)
                     }
+                    planned::WindowKind::Session { .. } => {
+                        return Err(SqlError::internal("a session is no function of one row"));
+                    }
                 };
                 graph.add_window(source(0), WindowSpec { time: window.time, kind })?
             }

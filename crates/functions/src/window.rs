@@ -42,7 +42,10 @@ impl Span {
     }
 
     /// The time this long after `start`.
-    fn after(self, start: i64) -> Result<i64, SqlError> {
+    ///
+    /// # Errors
+    /// 22008 if it is out of range.
+    pub fn after(self, start: i64) -> Result<i64, SqlError> {
         let end = match self {
             Self::Fixed(micros) => start.checked_add(micros),
             Self::Months(months) => {

@@ -16,7 +16,7 @@ use millpond_types::SqlError;
 
 use crate::set_operation::SetOperation;
 use crate::window::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
-use crate::{Metadata, RelationSource, names, trace};
+use crate::{Metadata, RelationSource, names, session, trace};
 
 /// Replaces each [`WindowTvf`] by projections (TUMBLE) or an unnest (HOP) of scalar functions, and INTERSECT and EXCEPT by
 /// counts of both sides. The result needs no more
@@ -45,10 +45,11 @@ fn window_in_batch(window: &WindowTvf) -> Result<LogicalPlan> {
     let (starts, ends, sizes) = match window.kind() {
         WindowKind::Tumble { size, offset } => ("tumble_start", "tumble_end", vec![size, offset]),
         WindowKind::Hop { slide, size, offset } => ("hop_starts", "hop_end", vec![slide, size, offset]),
+        WindowKind::Session { gap_us } => return session::in_batch(window, gap_us),
     };
     let plan = plan.project(columns().chain([call(starts, time, &sizes)?.alias(WINDOW_START)]))?;
     let plan = match window.kind() {
-        WindowKind::Tumble { .. } => plan,
+        WindowKind::Tumble { .. } | WindowKind::Session { .. } => plan,
         WindowKind::Hop { .. } => plan.unnest_column(Column::new_unqualified(WINDOW_START))?,
     };
     let end = call(ends, start.clone(), &sizes)?.alias(WINDOW_END);

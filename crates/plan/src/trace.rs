@@ -41,7 +41,8 @@ pub(crate) fn origin(plan: &LogicalPlan, at: usize) -> Option<Origin<'_>> {
             Some(Origin::Stored(source, at))
         }
         other => {
-            let window = WindowTvf::of(other)?;
+            // The session of a row changes with other rows.
+            let window = WindowTvf::of(other).filter(|window| !window.is_session())?;
             if at < window.input().schema().fields().len() {
                 origin(window.input(), at)
             } else {

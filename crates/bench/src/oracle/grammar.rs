@@ -50,7 +50,8 @@ impl World {
         }
         let (name, columns, windowed) = self.relation();
         let filter = self.filter(&columns);
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..10) {
+            9 if columns.iter().any(|c| c.1 == Kind::Time) => self.session(&name, &columns, &filter),
             6 => self.top_n(&name, &columns, &filter),
             7 => self.over(&name, &columns, &filter),
             8 => self.set_operation(&name, &columns, &filter),
@@ -288,6 +289,33 @@ impl World {
             _ => format!("SELECT a.k, b.v AS n, b.ts FROM s AS a {kind}JOIN {sides} ON a.k = b.k AND {near}"),
         };
         (query, columns)
+    }
+
+    /// Sessions over anything that has a time, counted or row by row.
+    fn session(
+        &mut self,
+        name: &str,
+        columns: &[(&'static str, Kind)],
+        filter: &str,
+    ) -> (String, Vec<(&'static str, Kind)>, bool) {
+        let (time, number) = (self.column(columns, Kind::Time), self.column(columns, Kind::Number));
+        let input = if name.starts_with('(') { format!("(SELECT * FROM {name})") } else { name.to_owned() };
+        let gap = ["100 milliseconds", "1 second", "20 seconds"][self.rng.random_range(0..3)];
+        let (by, key) = (self.any(columns), self.any(columns));
+        let partition =
+            if self.rng.random_bool(0.6) { format!(" PARTITION BY {}", by.0) } else { String::new() };
+        self.drew(if partition.is_empty() { "session" } else { "session of a partition" });
+        let from = format!("SESSION({input}{partition}, {time}, INTERVAL '{gap}')");
+        if self.rng.random_bool(0.3) {
+            let query = format!("SELECT window_end AS ts, {} AS k, {number} AS n FROM {from}{filter}", key.0);
+            return (query, vec![("ts", Kind::Time), ("k", key.1), ("n", Kind::Number)], false);
+        }
+        let aggregates = self.aggregates(columns);
+        let query = format!(
+            "SELECT window_start AS ts, {0} AS k, {aggregates} FROM {from}{filter} GROUP BY window_start, window_end, {0}",
+            key.0
+        );
+        (query, vec![("ts", Kind::Time), ("k", key.1), ("n", Kind::Number), ("v", Kind::Number)], false)
     }
 
     /// ORDER BY over a column of any kind.

@@ -306,6 +306,8 @@ impl Printer<'_> {
             OverFunction::Aggregate(function) => {
                 format!("{}({})", function.name(), argument.unwrap_or_else(|| "*".to_owned()))
             }
+            OverFunction::SessionStart(gap) => format!("session_start({})", crate::window::duration(gap)),
+            OverFunction::SessionEnd(gap) => format!("session_end({})", crate::window::duration(gap)),
         };
         if let Some(default) = call.default {
             let _ = write!(text, " DEFAULT {}", self.input_name(node, default));

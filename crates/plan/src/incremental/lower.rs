@@ -281,6 +281,9 @@ impl Lowering {
     }
 
     fn window(&mut self, window: &WindowTvf, threaded: bool) -> Result<Pending, SqlError> {
+        if let WindowKind::Session { gap_us } = window.kind() {
+            return self.session(window, gap_us);
+        }
         let input = self.lower(window.input(), threaded)?;
         let time = window.time();
         let input = self.with_plain_columns(input)?;
