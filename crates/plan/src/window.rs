@@ -1,4 +1,4 @@
-//! TUMBLE, HOP and SESSION as a node of the logical plan.
+//! TUMBLE, HOP, CUMULATE and SESSION as a node of the logical plan.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -25,6 +25,12 @@ pub enum WindowKind {
         size: IntervalMonthDayNano,
         offset: IntervalMonthDayNano,
     },
+    /// The size is a multiple of the step.
+    Cumulate {
+        step: IntervalMonthDayNano,
+        size: IntervalMonthDayNano,
+        offset: IntervalMonthDayNano,
+    },
     /// Rows of a partition that are at most so many microseconds apart, from the first up to the last and this.
     Session {
         gap_us: i64,
@@ -40,6 +46,10 @@ impl fmt::Display for WindowKind {
             }
             Self::Hop { slide, size, offset } => {
                 write!(f, "HOP slide {} size {}", Interval(slide), Interval(size))?;
+                offset_text(f, offset)
+            }
+            Self::Cumulate { step, size, offset } => {
+                write!(f, "CUMULATE step {} size {}", Interval(step), Interval(size))?;
                 offset_text(f, offset)
             }
             Self::Session { gap_us } => write!(f, "SESSION gap {}", duration(*gap_us)),
@@ -155,6 +165,11 @@ impl WindowTvf {
     /// Whether the windows of a row depend on other rows.
     pub(crate) fn is_session(&self) -> bool {
         matches!(self.kind, WindowKind::Session { .. })
+    }
+
+    /// Whether windows of one start have many ends.
+    pub(crate) fn is_cumulative(&self) -> bool {
+        matches!(self.kind, WindowKind::Cumulate { .. })
     }
 
     pub fn time_type(&self) -> &DataType {

@@ -1,4 +1,4 @@
-//! TUMBLE, HOP and SESSION in FROM, in RisingWave's and in Flink's spelling, to [`WindowTvf`].
+//! TUMBLE, HOP, CUMULATE and SESSION in FROM, in RisingWave's and in Flink's spelling, to [`WindowTvf`].
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use millpond_functions::Zone;
 use millpond_functions::error::into_datafusion;
 use millpond_functions::rewrite::postgres_literal;
-use millpond_functions::window::{Hop, Span as Length, Tumble};
+use millpond_functions::window::{Cumulate, Hop, Span as Length, Tumble};
 use millpond_sql::{PARTITIONED, fold, position_of};
 use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Spanned, TableFactor};
@@ -21,7 +21,7 @@ use crate::errors::at_opt;
 use crate::rules;
 use crate::window::{WindowKind, WindowTvf};
 
-/// Plans TUMBLE, HOP and SESSION; names the column of generate_series; leaves all else to DataFusion.
+/// Plans windows in time; names the column of generate_series; leaves all else to DataFusion.
 #[derive(Debug)]
 pub(crate) struct WindowPlanner;
 
@@ -47,7 +47,7 @@ impl RelationPlanner for WindowPlanner {
             }
             TableFactor::TableFunction { expr, alias: _ } => {
                 let error = SqlError::unsupported(format!("TABLE({expr}) is not supported"))
-                    .hint("Functions inside TABLE( ) are TUMBLE, HOP and SESSION.");
+                    .hint("Functions inside TABLE( ) are TUMBLE, HOP, CUMULATE and SESSION.");
                 Err(into_datafusion(at_opt(error, position_of(span))))
             }
             TableFactor::Table { name, alias, args: Some(args), .. }
@@ -216,7 +216,7 @@ struct Call {
     /// Of SESSION.
     partition: Vec<ast::Expr>,
     time: ast::Expr,
-    /// By position: size, offset for TUMBLE; slide, size, offset for HOP; gap, nothing for SESSION.
+    /// By position: size, offset for TUMBLE; slide, size, offset for HOP; step, size, offset for CUMULATE; gap, nothing for SESSION.
     sizes: Vec<Option<ast::Expr>>,
     span: Span,
 }
@@ -235,10 +235,11 @@ impl Call {
         let names: &[&str] = match function.as_str() {
             "TUMBLE" => &["data", "timecol", "size", "offset"],
             "HOP" => &["data", "timecol", "slide", "size", "offset"],
+            "CUMULATE" => &["data", "timecol", "step", "size", "offset"],
             "SESSION" => &["data", "timecol", "gap"],
             other => {
                 let error = SqlError::unsupported(format!("{other} windows are not supported"))
-                    .hint("Use TUMBLE, HOP or SESSION.");
+                    .hint("Use TUMBLE, HOP, CUMULATE or SESSION.");
                 return Err(at_opt(error, position_of(span)));
             }
         };
@@ -408,6 +409,9 @@ impl Call {
                 return session(gap).map_err(|error| at_opt(error, place(0)));
             }
             (2, Some(size), _) => WindowKind::Tumble { size, offset: value(offset).unwrap_or(zero) },
+            (3, Some(step), Some(size)) if self.function == "CUMULATE" => {
+                WindowKind::Cumulate { step, size, offset: value(offset).unwrap_or(zero) }
+            }
             (3, Some(slide), Some(size)) => {
                 WindowKind::Hop { slide, size, offset: value(offset).unwrap_or(zero) }
             }
@@ -426,6 +430,7 @@ impl Call {
                 }
                 Hop::new(slide, size, value(offset)).map(|_| ())
             }
+            WindowKind::Cumulate { step, size, .. } => Cumulate::new(step, size, value(offset)).map(|_| ()),
             WindowKind::Session { .. } => Ok(()),
         };
         checked.map(|()| kind).map_err(|error| at_opt(error, place(0)))
@@ -473,6 +478,7 @@ fn relation_factor(name: ast::ObjectName) -> TableFactor {
 fn usage(function: &str, given: usize, place: Option<usize>) -> SqlError {
     let (want, form) = match function {
         "TUMBLE" => ("3 or 4", "TUMBLE(t, ts, INTERVAL '1 minute' [, offset])"),
+        "CUMULATE" => ("4 or 5", "CUMULATE(t, ts, step, size [, offset])"),
         "SESSION" => ("3", "SESSION(t [PARTITION BY k], ts, INTERVAL '5 minutes')"),
         _ => ("4 or 5", "HOP(t, ts, slide, size [, offset])"),
     };

@@ -87,7 +87,11 @@ impl World {
             }
             4 if windowed && columns.iter().any(|c| c.1 == Kind::Time) => {
                 let time = self.column(&columns, Kind::Time);
-                let (tvf, rule) = match self.rng.random_range(0..3) {
+                let (tvf, rule) = match self.rng.random_range(0..4) {
+                    3 => (
+                        format!("CUMULATE({name}, {time}, INTERVAL '2 seconds', INTERVAL '8 seconds')"),
+                        "cumulate",
+                    ),
                     0 => (format!("HOP({name}, {time}, INTERVAL '2 seconds', INTERVAL '6 seconds')"), "hop"),
                     1 => (
                         format!("HOP({name}, {time}, INTERVAL '4 seconds', INTERVAL '10 seconds')"),

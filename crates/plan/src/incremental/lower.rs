@@ -297,8 +297,10 @@ impl Lowering {
         }
         let start = fields.len() - 2;
         let key = below.key.clone().map(|mut key| {
-            if matches!(window.kind(), WindowKind::Hop { .. }) {
-                key.push(start);
+            match window.kind() {
+                WindowKind::Hop { .. } => key.push(start),
+                WindowKind::Cumulate { .. } => key.push(start + 1),
+                WindowKind::Tumble { .. } | WindowKind::Session { .. } => {}
             }
             key
         });
@@ -652,7 +654,7 @@ fn refusal(plan: &LogicalPlan) -> SqlError {
         }
         _ => (
             "this construct",
-            "Use projections, filters, joins, aggregates, TUMBLE, HOP, window functions, LIMIT and set operations.",
+            "Use projections, filters, joins, aggregates, windows in time, window functions, LIMIT and set operations.",
         ),
     };
     unsupported(what, hint)

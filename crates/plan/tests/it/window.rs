@@ -47,6 +47,14 @@ fn both_spellings_mean_the_same() {
                 "SELECT * FROM TABLE(HOP(DATA => TABLE bid, TIMECOL => DESCRIPTOR(ts), SLIDE => INTERVAL '10' SECOND, SIZE => INTERVAL '1' MINUTE))",
                 hop,
             ),
+            (
+                "SELECT * FROM CUMULATE(bid, ts, INTERVAL '1 minute', INTERVAL '1 hour')",
+                "CUMULATE step 00:01:00 size 01:00:00 on bid.ts",
+            ),
+            (
+                "SELECT * FROM CUMULATE(DATA => TABLE bid, TIMECOL => DESCRIPTOR(ts), STEP => INTERVAL '1' MONTH, SIZE => INTERVAL '1' YEAR, \"offset\" => INTERVAL '1' DAY)",
+                "CUMULATE step 1 mon size 1 year offset 1 day on bid.ts",
+            ),
             ("SELECT * FROM TUMBLE(ev, at, INTERVAL '1 day')", "TUMBLE size 1 day on ev.at"),
         ],
         window_of,
