@@ -36,6 +36,8 @@ pub enum AggregateFunction {
     CountStar,
     /// Rows whose argument is not NULL.
     Count,
+    /// Values of the argument that are not NULL, equal ones once.
+    CountDistinct,
     Sum,
     Avg,
     Min,

@@ -195,6 +195,7 @@ fn function(function: incremental::AggregateFunction) -> AggregateFunction {
     match function {
         incremental::AggregateFunction::CountStar => AggregateFunction::CountStar,
         incremental::AggregateFunction::Count => AggregateFunction::Count,
+        incremental::AggregateFunction::CountDistinct => AggregateFunction::CountDistinct,
         incremental::AggregateFunction::Sum => AggregateFunction::Sum,
         incremental::AggregateFunction::Avg => AggregateFunction::Avg,
         incremental::AggregateFunction::Min => AggregateFunction::Min,

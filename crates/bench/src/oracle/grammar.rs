@@ -434,9 +434,13 @@ impl World {
     fn aggregates(&mut self, columns: &[(&'static str, Kind)]) -> String {
         let any = self.any(columns);
         let number = self.column(columns, Kind::Number);
-        let first = match self.rng.random_range(0..3) {
+        let first = match self.rng.random_range(0..4) {
             0 => "count(*)".to_owned(),
             1 => format!("count({})", any.0),
+            2 => {
+                self.drew("count distinct");
+                format!("count(DISTINCT {})", any.0)
+            }
             _ => format!("count(*) FILTER (WHERE {number} > 5)"),
         };
         let function = ["sum", "min", "max", "avg"][self.rng.random_range(0..4)];

@@ -145,6 +145,9 @@ fn aggregate(
     let counts: Vec<i64> = bounds.iter().map(|(start, end)| totals[*end] - totals[*start]).collect();
     match function {
         AggregateFunction::CountStar | AggregateFunction::Count => Ok(Arc::new(Int64Array::from(counts))),
+        AggregateFunction::CountDistinct => {
+            Err(ArrowError::NotYetImplemented("count(DISTINCT) over a window".to_owned()))
+        }
         AggregateFunction::Min | AggregateFunction::Max => {
             let max = function == AggregateFunction::Max;
             extremes(argument(call, columns)?, max, &counted, bounds)
@@ -356,6 +359,9 @@ pub(super) fn check(call: &OverCall, input: &Schema, order: Option<&DataType>) -
     let session = matches!(call.function, OverFunction::SessionStart(_) | OverFunction::SessionEnd(_));
     if session && !(is_time(&call.result) && order.is_some_and(is_time)) {
         return Err(SqlError::internal("sessions of what is no time"));
+    }
+    if call.function == OverFunction::Aggregate(AggregateFunction::CountDistinct) {
+        return Err(SqlError::unsupported("count(DISTINCT) over a window is not supported"));
     }
     if call.function == OverFunction::Ntile(0) {
         return Err(SqlError::internal("ntile(0)"));
