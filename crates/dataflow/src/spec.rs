@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::physical_plan::PhysicalExpr;
-pub use millpond_functions::window::{Hop, Tumble};
+pub use millpond_functions::window::{Cumulate, Hop, Tumble};
 
 /// Keeps the rows for which `filter` is true (NULL is not true), then computes one column per pair of `projection`.
 #[derive(Clone, Debug)]
@@ -28,6 +28,7 @@ pub struct WindowSpec {
 pub enum WindowKind {
     Tumble(Tumble),
     Hop(Hop),
+    Cumulate(Cumulate),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +36,8 @@ pub enum AggregateFunction {
     CountStar,
     /// Rows whose argument is not NULL.
     Count,
+    /// Values of the argument that are not NULL, equal ones once.
+    CountDistinct,
     Sum,
     Avg,
     Min,

@@ -10,7 +10,7 @@ use millpond_dataflow::{
     InputId, JoinClose, JoinKind, JoinSpec, MapSpec, NodeId, OutputId, Residual, SideClose, WindowKind,
     WindowSpec,
 };
-use millpond_functions::window::{Hop, Tumble};
+use millpond_functions::window::{Cumulate, Hop, Tumble};
 use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
 use millpond_plan::physical;
 use millpond_plan::window as planned;
@@ -64,6 +64,12 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                     }
                     planned::WindowKind::Hop { slide, size, offset } => {
                         WindowKind::Hop(Hop::new(slide, size, Some(offset))?)
+                    }
+                    planned::WindowKind::Cumulate { step, size, offset } => {
+                        WindowKind::Cumulate(Cumulate::new(step, size, Some(offset))?)
+                    }
+                    planned::WindowKind::Session { .. } => {
+                        return Err(SqlError::internal("a session is no function of one row"));
                     }
                 };
                 graph.add_window(source(0), WindowSpec { time: window.time, kind })?
@@ -189,6 +195,7 @@ fn function(function: incremental::AggregateFunction) -> AggregateFunction {
     match function {
         incremental::AggregateFunction::CountStar => AggregateFunction::CountStar,
         incremental::AggregateFunction::Count => AggregateFunction::Count,
+        incremental::AggregateFunction::CountDistinct => AggregateFunction::CountDistinct,
         incremental::AggregateFunction::Sum => AggregateFunction::Sum,
         incremental::AggregateFunction::Avg => AggregateFunction::Avg,
         incremental::AggregateFunction::Min => AggregateFunction::Min,

@@ -1,4 +1,4 @@
-//! Which windows a time belongs to: TUMBLE and HOP as plain kernels and as scalar functions.
+//! Which windows a time belongs to: TUMBLE, HOP and CUMULATE as plain kernels and as scalar functions.
 //!
 //! Times are microseconds since 1970-01-01 (UTC). Fixed windows start at 1970-01-01 + offset + n × size; month and year
 //! sizes are calendar units, counted in months from 1970-01. NULL belongs to no window.
@@ -42,7 +42,10 @@ impl Span {
     }
 
     /// The time this long after `start`.
-    fn after(self, start: i64) -> Result<i64, SqlError> {
+    ///
+    /// # Errors
+    /// 22008 if it is out of range.
+    pub fn after(self, start: i64) -> Result<i64, SqlError> {
         let end = match self {
             Self::Fixed(micros) => start.checked_add(micros),
             Self::Months(months) => {
@@ -234,6 +237,71 @@ impl Hop {
     }
 }
 
+/// Windows that begin together, each a step longer than the one before, up to a size; then the next ones begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cumulate {
+    whole: Tumble,
+    step: Span,
+}
+
+impl Cumulate {
+    /// # Errors
+    /// 22023 as for [`Tumble::new`], if the size is not a multiple of the step, if one is in months and the other not, or if
+    /// there are more than 10,000 steps.
+    pub fn new(
+        step: IntervalMonthDayNano,
+        size: IntervalMonthDayNano,
+        offset: Option<IntervalMonthDayNano>,
+    ) -> Result<Self, SqlError> {
+        let whole = Tumble::new(size, offset)?;
+        let step = Span::size(step)?;
+        let refused = |message: &str| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
+        let (short, long) = match (step, whole.size) {
+            (Span::Fixed(step), Span::Fixed(size)) => (step, size),
+            (Span::Months(step), Span::Months(size)) => (step.into(), size.into()),
+            _ => return Err(refused("step and size must both be in months, or both in shorter units")),
+        };
+        if long % short != 0 {
+            return Err(refused("the size of cumulating windows must be a multiple of their step")
+                .hint("step and size may be swapped: the step comes first."));
+        }
+        if long / short > WINDOWS_MAX {
+            return Err(refused("the size of cumulating windows is more than 10,000 steps")
+                .hint("Use a longer step."));
+        }
+        Ok(Self { whole, step })
+    }
+
+    /// Appends the ends of all windows that `time` is in, earliest first, and gives the start of all of them.
+    ///
+    /// # Errors
+    /// 22008 if one is out of range.
+    pub fn ends(&self, time: i64, out: &mut Vec<i64>) -> Result<i64, SqlError> {
+        let start = self.whole.start(time)?;
+        let last = self.whole.end(start)?;
+        let mut end = match self.step {
+            // The steps that are over already need not be walked.
+            Span::Fixed(step) => start.saturating_add((time - start) / step * step),
+            Span::Months(_) => start,
+        };
+        while end < last {
+            end = Tumble { size: self.step, offset: self.whole.offset }.end(end)?;
+            if end > time {
+                out.push(end);
+            }
+        }
+        Ok(start)
+    }
+
+    /// The start of the window that ends (exclusive) at `end`.
+    ///
+    /// # Errors
+    /// 22008 if it is out of range.
+    pub fn start(&self, end: i64) -> Result<i64, SqlError> {
+        self.whole.start(end.checked_sub(1).ok_or_else(timestamp_range)?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +376,41 @@ mod tests {
         assert!(error.hint_text().unwrap().contains("slide and size may be swapped"));
         assert!(hop("1 month", "60 days", None).is_err());
         assert!(hop("1 us", "1 hour", None).is_err());
+    }
+
+    #[test]
+    fn cumulating_windows_begin_together() {
+        let interval = |text: &str| parse_interval(text).unwrap();
+        let ends = |step: &str, size: &str, offset: Option<&str>, at: &str| {
+            let window = Cumulate::new(interval(step), interval(size), offset.map(interval)).unwrap();
+            let mut ends = Vec::new();
+            let start = window.ends(time(at), &mut ends).unwrap();
+            assert!(ends.iter().all(|end| window.start(*end) == Ok(start)));
+            [vec![start], ends].concat().into_iter().map(shown).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ends("5 minutes", "15 minutes", None, "2024-01-01 00:07:00"),
+            ["2024-01-01 00:00:00", "2024-01-01 00:10:00", "2024-01-01 00:15:00"]
+        );
+        // A time at the end of a step is in the next one.
+        assert_eq!(
+            ends("5 minutes", "15 minutes", None, "2024-01-01 00:10:00"),
+            ["2024-01-01 00:00:00", "2024-01-01 00:15:00"]
+        );
+        assert_eq!(
+            ends("12 hours", "1 day", Some("6 hours"), "1969-12-31 05:00:00"),
+            ["1969-12-30 06:00:00", "1969-12-31 06:00:00"]
+        );
+        assert_eq!(
+            ends("1 month", "3 months", None, "2024-02-29 12:00:00"),
+            ["2024-01-01 00:00:00", "2024-03-01 00:00:00", "2024-04-01 00:00:00"]
+        );
+        for (step, size) in
+            [("4 minutes", "10 minutes"), ("1 hour", "1 minute"), ("1 us", "1 day"), ("1 day", "1 month")]
+        {
+            let error = Cumulate::new(interval(step), interval(size), None).unwrap_err();
+            assert_eq!(error.state(), SqlState::INVALID_PARAMETER_VALUE, "{step} {size}");
+        }
     }
 
     #[test]

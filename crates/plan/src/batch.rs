@@ -16,9 +16,9 @@ use millpond_types::SqlError;
 
 use crate::set_operation::SetOperation;
 use crate::window::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
-use crate::{Metadata, RelationSource, names, trace};
+use crate::{Metadata, RelationSource, names, session, trace};
 
-/// Replaces each [`WindowTvf`] by projections (TUMBLE) or an unnest (HOP) of scalar functions, and INTERSECT and EXCEPT by
+/// Replaces each [`WindowTvf`] by projections (TUMBLE), an unnest (HOP, CUMULATE) of scalar functions or [`session`]s, and INTERSECT and EXCEPT by
 /// counts of both sides. The result needs no more
 /// rules: the engine gives it to DataFusion's physical planner as it is.
 ///
@@ -45,11 +45,23 @@ fn window_in_batch(window: &WindowTvf) -> Result<LogicalPlan> {
     let (starts, ends, sizes) = match window.kind() {
         WindowKind::Tumble { size, offset } => ("tumble_start", "tumble_end", vec![size, offset]),
         WindowKind::Hop { slide, size, offset } => ("hop_starts", "hop_end", vec![slide, size, offset]),
+        WindowKind::Cumulate { step, size, offset } => {
+            let sizes = [step, size, offset];
+            let ends = call("cumulate_ends", time, &sizes)?.alias(WINDOW_END);
+            let end = Expr::Column(Column::new_unqualified(WINDOW_END));
+            let start = call("cumulate_start", end.clone(), &sizes)?.alias(WINDOW_START);
+            return plan
+                .project(columns().chain([ends]))?
+                .unnest_column(Column::new_unqualified(WINDOW_END))?
+                .project(columns().chain([start, end]))?
+                .build();
+        }
+        WindowKind::Session { gap_us } => return session::in_batch(window, gap_us),
     };
     let plan = plan.project(columns().chain([call(starts, time, &sizes)?.alias(WINDOW_START)]))?;
     let plan = match window.kind() {
-        WindowKind::Tumble { .. } => plan,
         WindowKind::Hop { .. } => plan.unnest_column(Column::new_unqualified(WINDOW_START))?,
+        _ => plan,
     };
     let end = call(ends, start.clone(), &sizes)?.alias(WINDOW_END);
     plan.project(columns().chain([start, end]))?.build()

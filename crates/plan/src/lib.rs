@@ -3,8 +3,8 @@
 //! A [`Planner`] binds names against one catalog snapshot and gives a [`QueryPlan`]: DataFusion's `LogicalPlan`, typed as
 //! PostgreSQL types it and put through a fixed list of rules ([`rules`]), the same for a one-off SELECT and for a view.
 //! From there two ways part: [`batch`] makes it something that DataFusion executes over a snapshot, and
-//! [`incremental::lower`] makes it an [`incremental::Plan`], which the engine renders into operators. TUMBLE and HOP are
-//! the node [`window::WindowTvf`] in between. Writes are planned by [`dml`], the expressions of a relation's own columns
+//! [`incremental::lower`] makes it an [`incremental::Plan`], which the engine renders into operators. TUMBLE, HOP and SESSION
+//! are the node [`window::WindowTvf`] in between. Writes are planned by [`dml`], the expressions of a relation's own columns
 //! (watermark, default, generated, check) by [`column`].
 //!
 //! Not here: execution, state, sessions. This crate reads the catalog and never changes it. Begin at [`Planner`].
@@ -24,6 +24,7 @@ mod parameters;
 mod planner;
 mod prepare;
 mod rules;
+mod session;
 mod set_operation;
 mod source;
 mod sql_types;

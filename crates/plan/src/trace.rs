@@ -41,7 +41,8 @@ pub(crate) fn origin(plan: &LogicalPlan, at: usize) -> Option<Origin<'_>> {
             Some(Origin::Stored(source, at))
         }
         other => {
-            let window = WindowTvf::of(other)?;
+            // The session of a row changes with other rows.
+            let window = WindowTvf::of(other).filter(|window| !window.is_session())?;
             if at < window.input().schema().fields().len() {
                 origin(window.input(), at)
             } else {
@@ -66,12 +67,13 @@ pub(crate) fn watermark_of(window: &WindowTvf) -> Option<RelationId> {
 }
 
 /// The window that `aggregate` groups by and whose end its source's watermark passes in time: the aggregate closes by it.
-/// An aggregate closes iff one of its group columns is such a window's start or end.
+/// An aggregate closes iff one of its group columns is such a window's start or end; of CUMULATE, its end.
 pub(crate) fn closing_window(aggregate: &Aggregate) -> Option<(&WindowTvf, RelationId)> {
     aggregate.group_expr.iter().find_map(|expr| match without_alias(expr.clone()) {
         Expr::Column(column) => {
             let at = aggregate.input.schema().index_of_column(&column).ok()?;
             match origin(&aggregate.input, at)? {
+                Origin::Bound(window) if window.is_cumulative() && !is_end(expr, &aggregate.input) => None,
                 Origin::Bound(window) => watermark_of(window).map(|source| (window, source)),
                 Origin::Stored(..) => None,
             }
@@ -101,7 +103,10 @@ pub(crate) fn join_bounds(join: &Join) -> Option<[TimeBound; 2]> {
     let windows = join.on.iter().any(|(l, r)| {
         let bound = |expr: &Expr, plan| match origin(plan, column_of(expr, plan)?)? {
             // Late rows are told by the last window function on the way.
-            Origin::Bound(window) if std::ptr::eq(window, last_window(plan)?) => {
+            Origin::Bound(window)
+                if std::ptr::eq(window, last_window(plan)?)
+                    && (!window.is_cumulative() || is_end(expr, plan)) =>
+            {
                 watermark_of(window).map(|_| window.kind())
             }
             _ => None,
@@ -170,6 +175,7 @@ fn last_window(plan: &LogicalPlan) -> Option<&WindowTvf> {
 
 /// Whether a window's bound is its end.
 fn is_end(expr: &Expr, plan: &LogicalPlan) -> bool {
+    let expr = &without_alias(expr.clone());
     fn end(plan: &LogicalPlan, at: usize) -> Option<bool> {
         match plan {
             LogicalPlan::Projection(projection) => {

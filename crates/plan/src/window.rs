@@ -1,4 +1,4 @@
-//! TUMBLE and HOP as a node of the logical plan.
+//! TUMBLE, HOP, CUMULATE and SESSION as a node of the logical plan.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -25,6 +25,16 @@ pub enum WindowKind {
         size: IntervalMonthDayNano,
         offset: IntervalMonthDayNano,
     },
+    /// The size is a multiple of the step.
+    Cumulate {
+        step: IntervalMonthDayNano,
+        size: IntervalMonthDayNano,
+        offset: IntervalMonthDayNano,
+    },
+    /// Rows of a partition that are at most so many microseconds apart, from the first up to the last and this.
+    Session {
+        gap_us: i64,
+    },
 }
 
 impl fmt::Display for WindowKind {
@@ -38,6 +48,11 @@ impl fmt::Display for WindowKind {
                 write!(f, "HOP slide {} size {}", Interval(slide), Interval(size))?;
                 offset_text(f, offset)
             }
+            Self::Cumulate { step, size, offset } => {
+                write!(f, "CUMULATE step {} size {}", Interval(step), Interval(size))?;
+                offset_text(f, offset)
+            }
+            Self::Session { gap_us } => write!(f, "SESSION gap {}", duration(*gap_us)),
         }
     }
 }
@@ -87,13 +102,26 @@ pub struct WindowTvf {
     kind: WindowKind,
     /// A column of the input, of type timestamp or timestamptz.
     time: Expr,
+    /// Columns of the input; sessions are those of one partition.
+    partition: Vec<Expr>,
     schema: DFSchemaRef,
 }
 
 impl WindowTvf {
     /// # Errors
     /// XX000 if `time` is no column of `input`, or the input has a column `window_start` of the same qualifier.
-    pub fn try_new(input: Arc<LogicalPlan>, kind: WindowKind, time: Expr) -> Result<Self> {
+    pub fn try_new(
+        input: Arc<LogicalPlan>,
+        kind: WindowKind,
+        time: Expr,
+        partition: Vec<Expr>,
+    ) -> Result<Self> {
+        for key in &partition {
+            match key {
+                Expr::Column(column) => input.schema().index_of_column(column)?,
+                other => return internal_err!("sessions are partitioned by {other}, which is no column"),
+            };
+        }
         let Expr::Column(column) = &time else {
             return internal_err!("the time of a window function is not a column: {time}");
         };
@@ -105,7 +133,7 @@ impl WindowTvf {
             fields.push((None, Arc::new(Field::new(name, data_type.clone(), true))));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Self { input, kind, time, schema })
+        Ok(Self { input, kind, time, partition, schema })
     }
 
     pub fn input(&self) -> &Arc<LogicalPlan> {
@@ -126,13 +154,31 @@ impl WindowTvf {
         }
     }
 
+    pub(crate) fn time_column(&self) -> &Expr {
+        &self.time
+    }
+
+    pub(crate) fn partition(&self) -> &[Expr] {
+        &self.partition
+    }
+
+    /// Whether the windows of a row depend on other rows.
+    pub(crate) fn is_session(&self) -> bool {
+        matches!(self.kind, WindowKind::Session { .. })
+    }
+
+    /// Whether windows of one start have many ends.
+    pub(crate) fn is_cumulative(&self) -> bool {
+        matches!(self.kind, WindowKind::Cumulate { .. })
+    }
+
     pub fn time_type(&self) -> &DataType {
         self.input.schema().field(self.time()).data_type()
     }
 
     /// The same window function over another input that has the time column.
     pub(crate) fn over(&self, input: LogicalPlan) -> Result<Self> {
-        Self::try_new(Arc::new(input), self.kind, self.time.clone())
+        Self::try_new(Arc::new(input), self.kind, self.time.clone(), self.partition.clone())
     }
 
     /// Its output columns as expressions.
@@ -172,22 +218,28 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![self.time.clone()]
+        std::iter::once(self.time.clone()).chain(self.partition.iter().cloned()).collect()
     }
 
-    /// Filters on the input's own columns may run before the windows are made.
+    /// Filters on the input's own columns may run before the windows are made, unless other rows matter.
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
-        HashSet::from([WINDOW_START.to_owned(), WINDOW_END.to_owned()])
+        let own = self.schema.fields().iter().filter(|_| self.is_session()).map(|f| f.name().clone());
+        own.chain([WINDOW_START.to_owned(), WINDOW_END.to_owned()]).collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "WindowTvf: {} on {}", self.kind, self.time)
+        write!(f, "WindowTvf: {} on {}", self.kind, self.time)?;
+        for (at, key) in self.partition.iter().enumerate() {
+            write!(f, "{}{key}", if at == 0 { " by " } else { ", " })?;
+        }
+        Ok(())
     }
 
-    fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        match (exprs.pop(), inputs.pop()) {
-            (Some(time), Some(input)) if exprs.is_empty() && inputs.is_empty() => {
-                Self::try_new(Arc::new(input), self.kind, time)
+    fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
+        let mut exprs = exprs.into_iter();
+        match (exprs.next(), inputs.pop()) {
+            (Some(time), Some(input)) if exprs.len() == self.partition.len() && inputs.is_empty() => {
+                Self::try_new(Arc::new(input), self.kind, time, exprs.collect())
             }
             _ => internal_err!("a window function has one input and one time column"),
         }
@@ -197,6 +249,10 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
         let width = self.input.schema().fields().len();
         let mut needed: Vec<usize> = output_columns.iter().copied().filter(|c| *c < width).collect();
         needed.push(self.time());
+        needed.extend(self.partition.iter().filter_map(|key| match key {
+            Expr::Column(column) => self.input.schema().index_of_column(column).ok(),
+            _ => None,
+        }));
         needed.sort_unstable();
         needed.dedup();
         Some(vec![needed])

@@ -1,4 +1,4 @@
-//! TUMBLE and HOP in FROM, in RisingWave's and in Flink's spelling, to [`WindowTvf`].
+//! TUMBLE, HOP, CUMULATE and SESSION in FROM, in RisingWave's and in Flink's spelling, to [`WindowTvf`].
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use millpond_functions::Zone;
 use millpond_functions::error::into_datafusion;
 use millpond_functions::rewrite::postgres_literal;
-use millpond_functions::window::{Hop, Tumble};
-use millpond_sql::{fold, position_of};
+use millpond_functions::window::{Cumulate, Hop, Span as Length, Tumble};
+use millpond_sql::{PARTITIONED, fold, position_of};
 use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Spanned, TableFactor};
 use sqlparser::tokenizer::Span;
@@ -21,7 +21,7 @@ use crate::errors::at_opt;
 use crate::rules;
 use crate::window::{WindowKind, WindowTvf};
 
-/// Plans TUMBLE and HOP; names the column of generate_series; leaves all else to DataFusion.
+/// Plans windows in time; names the column of generate_series; leaves all else to DataFusion.
 #[derive(Debug)]
 pub(crate) struct WindowPlanner;
 
@@ -47,7 +47,7 @@ impl RelationPlanner for WindowPlanner {
             }
             TableFactor::TableFunction { expr, alias: _ } => {
                 let error = SqlError::unsupported(format!("TABLE({expr}) is not supported"))
-                    .hint("Functions inside TABLE( ) are TUMBLE and HOP.");
+                    .hint("Functions inside TABLE( ) are TUMBLE, HOP, CUMULATE and SESSION.");
                 Err(into_datafusion(at_opt(error, position_of(span))))
             }
             TableFactor::Table { name, alias, args: Some(args), .. }
@@ -177,8 +177,22 @@ fn plain_name(expr: &ast::Expr) -> Option<ast::ObjectName> {
             },
             _ => None,
         },
+        ast::Expr::Function(function) => plain_name(partitioned(function)?.0),
         _ => None,
     }
+}
+
+/// `t PARTITION BY a, b`, as the parser hands it on.
+fn partitioned(function: &ast::Function) -> Option<(&ast::Expr, Vec<&ast::Expr>)> {
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    if function.name.0.last().and_then(|part| part.as_ident())?.value != PARTITIONED {
+        return None;
+    }
+    let mut args = list.args.iter().filter_map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    Some((args.next()?, args.collect()))
 }
 
 /// `SELECT * FROM t` and nothing more.
@@ -199,8 +213,10 @@ fn is_table_query(query: &ast::Query, select: &ast::Select) -> bool {
 struct Call {
     function: String,
     table: ast::Expr,
+    /// Of SESSION.
+    partition: Vec<ast::Expr>,
     time: ast::Expr,
-    /// By position: size, offset for TUMBLE; slide, size, offset for HOP.
+    /// By position: size, offset for TUMBLE; slide, size, offset for HOP; step, size, offset for CUMULATE; gap, nothing for SESSION.
     sizes: Vec<Option<ast::Expr>>,
     span: Span,
 }
@@ -219,9 +235,11 @@ impl Call {
         let names: &[&str] = match function.as_str() {
             "TUMBLE" => &["data", "timecol", "size", "offset"],
             "HOP" => &["data", "timecol", "slide", "size", "offset"],
+            "CUMULATE" => &["data", "timecol", "step", "size", "offset"],
+            "SESSION" => &["data", "timecol", "gap"],
             other => {
                 let error = SqlError::unsupported(format!("{other} windows are not supported"))
-                    .hint("Use TUMBLE or HOP.");
+                    .hint("Use TUMBLE, HOP, CUMULATE or SESSION.");
                 return Err(at_opt(error, position_of(span)));
             }
         };
@@ -242,10 +260,20 @@ impl Call {
         }
         let mut places = places.into_iter();
         let (table, time) = (places.next().flatten(), places.next().flatten());
-        let sizes: Vec<_> = places.collect();
+        let mut sizes: Vec<_> = places.collect();
+        if function == "SESSION" {
+            sizes.push(None);
+        }
+        let (table, partition) = match table {
+            Some(ast::Expr::Function(call)) if function == "SESSION" => match partitioned(&call) {
+                Some((table, keys)) => (Some(table.clone()), keys.into_iter().cloned().collect()),
+                None => (Some(ast::Expr::Function(call)), Vec::new()),
+            },
+            table => (table, Vec::new()),
+        };
         match (table, time) {
             (Some(table), Some(time)) if sizes[..sizes.len() - 1].iter().all(Option::is_some) => {
-                Ok(Self { function, table, time: descriptor(time), sizes, span })
+                Ok(Self { function, table, partition, time: descriptor(time), sizes, span })
             }
             _ => Err(usage(&function, count, position_of(span))),
         }
@@ -254,6 +282,8 @@ impl Call {
     fn plan(self, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
         let input = self.input(context)?;
         let time = self.time_column(&input, context)?;
+        let partition = self.partition.iter().map(|key| self.partition_column(key, &input, context));
+        let partition = partition.collect::<Result<Vec<_>>>()?;
         let mut sizes = Vec::with_capacity(self.sizes.len());
         for (i, size) in self.sizes.iter().enumerate() {
             let offset = i + 1 == self.sizes.len();
@@ -267,7 +297,7 @@ impl Call {
             });
         }
         let kind = self.kind(&sizes).map_err(into_datafusion)?;
-        let window = WindowTvf::try_new(Arc::new(input), kind, time).map_err(|_| {
+        let window = WindowTvf::try_new(Arc::new(input), kind, time, partition).map_err(|_| {
             let text =
                 "the input of a window function has a column \"window_start\" or \"window_end\" already";
             let error = SqlError::new(SqlState::DUPLICATE_COLUMN, text)
@@ -307,6 +337,7 @@ impl Call {
         Self {
             function: self.function.clone(),
             table: self.table.clone(),
+            partition: Vec::new(),
             time: self.time.clone(),
             sizes: Vec::new(),
             span: self.span,
@@ -346,6 +377,25 @@ impl Call {
         Ok(Expr::from((qualifier, field)))
     }
 
+    fn partition_column(
+        &self,
+        key: &ast::Expr,
+        input: &LogicalPlan,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<Expr> {
+        let expr = rules::without_alias(context.sql_to_expr(key.clone(), input.schema())?);
+        let Expr::Column(column) = expr else {
+            let text = "sessions are partitioned by columns";
+            let error = SqlError::unsupported(text).hint("Compute it in a subquery, and name that column.");
+            return Err(into_datafusion(at_opt(error, position_of(key.span()).or(position_of(self.span)))));
+        };
+        let (qualifier, field) = match &column.relation {
+            Some(_) => input.schema().qualified_field_from_column(&column)?,
+            None => input.schema().qualified_field_with_unqualified_name(&column.name)?,
+        };
+        Ok(Expr::from((qualifier, field)))
+    }
+
     fn kind(
         &self,
         sizes: &[Option<(IntervalMonthDayNano, Option<usize>)>],
@@ -355,7 +405,13 @@ impl Call {
         let offset = sizes.len() - 1;
         let zero = IntervalMonthDayNano::ZERO;
         let kind = match (sizes.len(), value(0), value(1)) {
+            (2, Some(gap), _) if self.function == "SESSION" => {
+                return session(gap).map_err(|error| at_opt(error, place(0)));
+            }
             (2, Some(size), _) => WindowKind::Tumble { size, offset: value(offset).unwrap_or(zero) },
+            (3, Some(step), Some(size)) if self.function == "CUMULATE" => {
+                WindowKind::Cumulate { step, size, offset: value(offset).unwrap_or(zero) }
+            }
             (3, Some(slide), Some(size)) => {
                 WindowKind::Hop { slide, size, offset: value(offset).unwrap_or(zero) }
             }
@@ -374,8 +430,20 @@ impl Call {
                 }
                 Hop::new(slide, size, value(offset)).map(|_| ())
             }
+            WindowKind::Cumulate { step, size, .. } => Cumulate::new(step, size, value(offset)).map(|_| ()),
+            WindowKind::Session { .. } => Ok(()),
         };
         checked.map(|()| kind).map_err(|error| at_opt(error, place(0)))
+    }
+}
+
+fn session(gap: IntervalMonthDayNano) -> std::result::Result<WindowKind, SqlError> {
+    match Length::size(gap)? {
+        Length::Fixed(gap_us) => Ok(WindowKind::Session { gap_us }),
+        Length::Months(_) => {
+            let text = "the gap of a session cannot have months";
+            Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, text).hint("Write it in days or less."))
+        }
     }
 }
 
@@ -410,6 +478,8 @@ fn relation_factor(name: ast::ObjectName) -> TableFactor {
 fn usage(function: &str, given: usize, place: Option<usize>) -> SqlError {
     let (want, form) = match function {
         "TUMBLE" => ("3 or 4", "TUMBLE(t, ts, INTERVAL '1 minute' [, offset])"),
+        "CUMULATE" => ("4 or 5", "CUMULATE(t, ts, step, size [, offset])"),
+        "SESSION" => ("3", "SESSION(t [PARTITION BY k], ts, INTERVAL '5 minutes')"),
         _ => ("4 or 5", "HOP(t, ts, slide, size [, offset])"),
     };
     let error = SqlError::new(

@@ -10,7 +10,10 @@
 use std::any::TypeId;
 use std::cell::Cell;
 
-use sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement, TableFactor};
+use sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    Query, SetExpr, Statement, TableFactor,
+};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -110,6 +113,9 @@ impl Dialect for MillpondDialect {
             return Some(Err(ParserError::RecursionLimitExceeded));
         }
         self.attempts.set(attempts - 1);
+        if is_partitioned(parser) {
+            return Some(partitioned(parser));
+        }
         let is_table = parser.peek_keyword(Keyword::TABLE)
             && matches!(parser.peek_nth_token_ref(1).token, Token::Word(_));
         is_table.then(|| {
@@ -140,6 +146,112 @@ fn at_emit(parser: &Parser) -> bool {
             }
             _ => false,
         }
+}
+
+/// The function that `t PARTITION BY a, b` is read as, in SESSION(…): of the relation, then the columns. Nobody calls one so.
+pub const PARTITIONED: &str = "partition by";
+
+/// How far the parser looks ahead for them.
+const TOKENS_AHEAD: usize = 2_000;
+
+/// At `t PARTITION BY`, `TABLE t PARTITION BY` or `(SELECT …) PARTITION BY`, as the first argument of SESSION.
+fn is_partitioned(parser: &Parser) -> bool {
+    let is = |token: &Token, word: &str| match token {
+        Token::Word(w) => w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word),
+        _ => false,
+    };
+    let current = parser.get_current_index();
+    let blank = |at: &usize| matches!(parser.token_at(*at).token, Token::Whitespace(_));
+    let before = (0..current).rev().find(|at| !blank(at)).map(|at| &parser.token_at(at).token);
+    let opened = before.is_some_and(|before| match &parser.token_at(current).token {
+        Token::LParen => is(before, "session"),
+        Token::RArrow => is(before, "data"),
+        _ => false,
+    });
+    if !opened {
+        return false;
+    }
+    let token = |n: usize| &parser.peek_nth_token_ref(n).token;
+    let mut at = usize::from(is(token(0), "table") && matches!(token(1), Token::Word(_)));
+    if *token(at) == Token::LParen {
+        let mut depth = 0usize;
+        loop {
+            match token(at) {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                Token::EOF => return false,
+                _ => {}
+            }
+            at += 1;
+            if at > TOKENS_AHEAD {
+                return false;
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    } else {
+        at += 1;
+        while *token(at) == Token::Period {
+            at += 2;
+        }
+    }
+    is(token(at), "partition") && is(token(at + 1), "by")
+}
+
+/// The columns are separated by commas as the arguments are: two of these follow, the time and the gap.
+fn partitioned(parser: &mut Parser) -> Result<Expr, ParserError> {
+    let table = if parser.consume_token(&Token::LParen) {
+        let query = parser.parse_query()?;
+        parser.expect_token(&Token::RParen)?;
+        Expr::Subquery(query)
+    } else {
+        let _ = parser.parse_keyword(Keyword::TABLE);
+        Expr::Subquery(select_all(parser.parse_object_name(false)?))
+    };
+    parser.expect_keywords(&[Keyword::PARTITION, Keyword::BY])?;
+    let argument = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
+    let mut args = vec![argument(table)];
+    loop {
+        match parser.parse_expr()? {
+            Expr::Tuple(keys) => args.extend(keys.into_iter().map(argument)),
+            Expr::Nested(key) => args.push(argument(*key)),
+            key => args.push(argument(key)),
+        }
+        if commas_ahead(parser) <= 2 {
+            break;
+        }
+        parser.expect_token(&Token::Comma)?;
+    }
+    Ok(Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::with_quote('"', PARTITIONED)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    }))
+}
+
+/// Commas between here and the end of the argument list.
+fn commas_ahead(parser: &Parser) -> usize {
+    let (mut depth, mut commas) = (0usize, 0);
+    for at in 0..TOKENS_AHEAD {
+        match &parser.peek_nth_token_ref(at).token {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket if depth > 0 => depth -= 1,
+            Token::RParen | Token::RBracket | Token::EOF | Token::SemiColon => break,
+            Token::Comma if depth == 0 => commas += 1,
+            _ => {}
+        }
+    }
+    commas
 }
 
 /// `SELECT * FROM name`

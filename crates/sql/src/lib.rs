@@ -22,6 +22,7 @@ mod parser;
 pub mod statement;
 pub mod types;
 
+pub use dialect::PARTITIONED;
 pub use name::{RelationName, fold, nearest, quote_identifier, quote_literal};
 pub use options::{OptionEntry, OptionValue, Options, parse_bytes, parse_duration};
 pub use sqlparser;

@@ -50,7 +50,8 @@ impl World {
         }
         let (name, columns, windowed) = self.relation();
         let filter = self.filter(&columns);
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..10) {
+            9 if columns.iter().any(|c| c.1 == Kind::Time) => self.session(&name, &columns, &filter),
             6 => self.top_n(&name, &columns, &filter),
             7 => self.over(&name, &columns, &filter),
             8 => self.set_operation(&name, &columns, &filter),
@@ -86,7 +87,11 @@ impl World {
             }
             4 if windowed && columns.iter().any(|c| c.1 == Kind::Time) => {
                 let time = self.column(&columns, Kind::Time);
-                let (tvf, rule) = match self.rng.random_range(0..3) {
+                let (tvf, rule) = match self.rng.random_range(0..4) {
+                    3 => (
+                        format!("CUMULATE({name}, {time}, INTERVAL '2 seconds', INTERVAL '8 seconds')"),
+                        "cumulate",
+                    ),
                     0 => (format!("HOP({name}, {time}, INTERVAL '2 seconds', INTERVAL '6 seconds')"), "hop"),
                     1 => (
                         format!("HOP({name}, {time}, INTERVAL '4 seconds', INTERVAL '10 seconds')"),
@@ -290,6 +295,33 @@ impl World {
         (query, columns)
     }
 
+    /// Sessions over anything that has a time, counted or row by row.
+    fn session(
+        &mut self,
+        name: &str,
+        columns: &[(&'static str, Kind)],
+        filter: &str,
+    ) -> (String, Vec<(&'static str, Kind)>, bool) {
+        let (time, number) = (self.column(columns, Kind::Time), self.column(columns, Kind::Number));
+        let input = if name.starts_with('(') { format!("(SELECT * FROM {name})") } else { name.to_owned() };
+        let gap = ["100 milliseconds", "1 second", "20 seconds"][self.rng.random_range(0..3)];
+        let (by, key) = (self.any(columns), self.any(columns));
+        let partition =
+            if self.rng.random_bool(0.6) { format!(" PARTITION BY {}", by.0) } else { String::new() };
+        self.drew(if partition.is_empty() { "session" } else { "session of a partition" });
+        let from = format!("SESSION({input}{partition}, {time}, INTERVAL '{gap}')");
+        if self.rng.random_bool(0.3) {
+            let query = format!("SELECT window_end AS ts, {} AS k, {number} AS n FROM {from}{filter}", key.0);
+            return (query, vec![("ts", Kind::Time), ("k", key.1), ("n", Kind::Number)], false);
+        }
+        let aggregates = self.aggregates(columns);
+        let query = format!(
+            "SELECT window_start AS ts, {0} AS k, {aggregates} FROM {from}{filter} GROUP BY window_start, window_end, {0}",
+            key.0
+        );
+        (query, vec![("ts", Kind::Time), ("k", key.1), ("n", Kind::Number), ("v", Kind::Number)], false)
+    }
+
     /// ORDER BY over a column of any kind.
     fn order(&mut self, columns: &[(&'static str, Kind)]) -> String {
         let column = self.any(columns).0;
@@ -402,9 +434,13 @@ impl World {
     fn aggregates(&mut self, columns: &[(&'static str, Kind)]) -> String {
         let any = self.any(columns);
         let number = self.column(columns, Kind::Number);
-        let first = match self.rng.random_range(0..3) {
+        let first = match self.rng.random_range(0..4) {
             0 => "count(*)".to_owned(),
             1 => format!("count({})", any.0),
+            2 => {
+                self.drew("count distinct");
+                format!("count(DISTINCT {})", any.0)
+            }
             _ => format!("count(*) FILTER (WHERE {number} > 5)"),
         };
         let function = ["sum", "min", "max", "avg"][self.rng.random_range(0..4)];

@@ -38,7 +38,7 @@ pub(super) enum Kind {
     MonotoneBytes {
         max: bool,
     },
-    /// See [`Multisets`]: value, sum of weights, place of the multiset.
+    /// See [`Multisets`]: value, sum of weights, place of the multiset, number of distinct values.
     Retracting {
         width: usize,
         max: bool,
@@ -71,8 +71,8 @@ impl Kind {
             Self::SumFloat => 6,
             Self::Monotone { width, .. } => width,
             Self::MonotoneBytes { .. } => 3,
-            Self::Retracting { width, .. } => width + 2,
-            Self::RetractingBytes { .. } => 4,
+            Self::Retracting { width, .. } => width + 3,
+            Self::RetractingBytes { .. } => 5,
         }
     }
 

@@ -50,6 +50,8 @@ enum Finish {
     SumFloat,
     AvgFloat,
     Extreme,
+    /// The last word: how many distinct values there are.
+    Distinct,
 }
 
 /// The accumulator that `call` needs over an argument of type `data_type`.
@@ -77,10 +79,16 @@ pub(super) fn accumulator_of(
         (None, true) => Some(Kind::RetractingBytes { max }),
         (None, false) => None,
     };
+    // All values are kept, whether they come back or not.
+    let distinct = match order::width(data_type) {
+        Some(width) => Some(Kind::Retracting { width, max: true }),
+        None => order::is_bytes(data_type).then_some(Kind::RetractingBytes { max: true }),
+    };
     let (kind, name) = match call.function {
         AggregateFunction::CountStar | AggregateFunction::Count => (Some(Kind::Count), "count"),
         AggregateFunction::Sum => (numbers, "sum"),
         AggregateFunction::Avg => (numbers, "avg"),
+        AggregateFunction::CountDistinct => (distinct, "count(DISTINCT)"),
         AggregateFunction::Min => (extreme, "min"),
         AggregateFunction::Max => (extreme, "max"),
     };
@@ -111,6 +119,11 @@ impl Call {
         };
         let finish = match (call.function, &call.result, kind) {
             (AggregateFunction::CountStar | AggregateFunction::Count, DataType::Int64, _) => Finish::Count,
+            (
+                AggregateFunction::CountDistinct,
+                DataType::Int64,
+                Kind::Retracting { .. } | Kind::RetractingBytes { .. },
+            ) => Finish::Distinct,
             (AggregateFunction::Sum, DataType::Int64, Kind::SumNarrow) => Finish::SumBigint,
             (AggregateFunction::Sum, DataType::Decimal128(_, s), Kind::SumNarrow) if *s == sum_scale => {
                 Finish::SumDecimal
@@ -155,14 +168,16 @@ impl Call {
     #[inline]
     pub(super) fn same(&self, old: &[u64], new: &[u64], arena: &Arena) -> bool {
         let (a, b) = (self.words(old), self.words(new));
-        if self.finish == Finish::Count {
-            return a[0] == b[0];
+        match self.finish {
+            Finish::Count => return a[0] == b[0],
+            Finish::Distinct => return a.last() == b.last(),
+            _ => {}
         }
         if self.is_null(old) || self.is_null(new) {
             return self.is_null(old) && self.is_null(new);
         }
         match self.finish {
-            Finish::Count => false,
+            Finish::Count | Finish::Distinct => false,
             Finish::SumBigint | Finish::SumDecimal => a[..2] == b[..2],
             Finish::SumWideDecimal => a[..4] == b[..4],
             Finish::SumHugeDecimal => a[..8] == b[..8],
@@ -188,7 +203,7 @@ impl Call {
 
     /// Whether [`Call::check`] can fail.
     pub(super) fn is_fallible(&self) -> bool {
-        !matches!(self.finish, Finish::Count | Finish::Extreme)
+        !matches!(self.finish, Finish::Count | Finish::Distinct | Finish::Extreme)
     }
 
     /// # Errors
@@ -200,7 +215,7 @@ impl Call {
         }
         let words = self.words(row);
         match self.finish {
-            Finish::Count | Finish::Extreme => Ok(()),
+            Finish::Count | Finish::Distinct | Finish::Extreme => Ok(()),
             // Nearly every sum fits 64 bits, and then all results.
             Finish::SumBigint | Finish::SumDecimal if words[1] == (words[0] as i64 >> 63) as u64 => Ok(()),
             Finish::SumBigint => sum_to_bigint(join128(words)).map(drop),
@@ -251,8 +266,13 @@ impl Call {
     /// If strings are longer than an Arrow column can hold.
     pub(super) fn finish(&self, rows: &[u64], stride: usize, arena: &Arena) -> Result<ArrayRef, ArrowError> {
         let each = || rows.chunks_exact(stride).map(|row| self.words(row));
-        if self.finish == Finish::Count {
-            return Ok(Arc::new(Int64Array::from_iter_values(each().map(|w| w[0] as i64))));
+        match self.finish {
+            Finish::Count => return Ok(Arc::new(Int64Array::from_iter_values(each().map(|w| w[0] as i64)))),
+            Finish::Distinct => {
+                let counts = each().map(|w| w.last().map_or(0, |count| *count as i64));
+                return Ok(Arc::new(Int64Array::from_iter_values(counts)));
+            }
+            _ => {}
         }
         let nulls: NullBuffer = rows.chunks_exact(stride).map(|row| !self.is_null(row)).collect();
         let nulls = (nulls.null_count() > 0).then_some(nulls);
@@ -266,7 +286,7 @@ impl Call {
             }};
         }
         Ok(match self.finish {
-            Finish::Count => unreachable!("done above"),
+            Finish::Count | Finish::Distinct => unreachable!("done above"),
             Finish::SumBigint => {
                 Arc::new(checked!(Int64Array, |row| sum_to_bigint(join128(self.words(row)))))
             }

@@ -1,4 +1,4 @@
-//! All values of a min or max whose input retracts.
+//! All values of a min or max whose input retracts, or of a count(DISTINCT).
 //!
 //! A group whose values are all equal (most groups of small inputs) keeps the value and its weight in the slot; the second
 //! distinct value moves it to a B-tree beside the slots. Weights may be negative inside an epoch, because a retraction may
@@ -31,10 +31,13 @@ struct Multiset<V> {
 /// The extreme value may have changed. Most values of a large group are far from it, and then nobody looks for it.
 const STALE: u64 = 1 << 63;
 
+/// Words beside the value.
+const COUNTERS: usize = 3;
+
 /// The multisets of one call in one table.
 ///
 /// The words of a call in a slot: the value, then the sum of all weights, then 0 or 1 + the place of the multiset with the
-/// flag [`STALE`]. Between epochs the value is the extreme one. A sum of 0 without a multiset means that there is no value.
+/// flag [`STALE`], then how many distinct values there are. Between epochs the value is the extreme one. A sum of 0 without a multiset means that there is no value.
 pub(super) struct Multisets<V: Value> {
     /// Where the call's words begin in a slot, and how many of them are the value.
     at: usize,
@@ -67,7 +70,7 @@ impl<V: Value> Multisets<V> {
         weight: i64,
         log: bool,
     ) {
-        let words = slots.part_mut(slot, self.at, self.width + 2);
+        let words = slots.part_mut(slot, self.at, self.width + COUNTERS);
         let (state, counters) = words.split_at_mut(self.width);
         let total = counters[0] as i64;
         if log {
@@ -102,6 +105,10 @@ impl<V: Value> Multisets<V> {
                 None => self.sets.push(set),
             }
         }
+        counters[2] = match counters[1] {
+            0 => u64::from(counters[0] != 0),
+            place => self.sets[place_of(place)].weights.len() as u64,
+        };
         self.compact_changed();
     }
 
@@ -115,7 +122,7 @@ impl<V: Value> Multisets<V> {
 
     /// Makes the slot's value the extreme one again, at the end of an epoch.
     pub(super) fn settle(&mut self, slots: &mut Slots, store: &mut V::Store, slot: u32) -> Result<(), Cause> {
-        let words = slots.part_mut(slot, self.at, self.width + 2);
+        let words = slots.part_mut(slot, self.at, self.width + COUNTERS);
         let (state, counters) = words.split_at_mut(self.width);
         let total = counters[0] as i64;
         if counters[1] == 0 {
@@ -148,7 +155,7 @@ impl<V: Value> Multisets<V> {
 
     /// The values of a slot and their weights.
     pub(super) fn values(&self, words: &[u64], store: &V::Store) -> Vec<(V, i64)> {
-        let words = &words[self.at..self.at + self.width + 2];
+        let words = &words[self.at..self.at + self.width + COUNTERS];
         let (state, counters) = words.split_at(self.width);
         match (counters[0] as i64, counters[1]) {
             (0, 0) => Vec::new(),
@@ -166,7 +173,7 @@ impl<V: Value> Multisets<V> {
         changed
             .into_iter()
             .map(|(slot, value)| {
-                let words = &slots.get(slot)[self.at..self.at + self.width + 2];
+                let words = &slots.get(slot)[self.at..self.at + self.width + COUNTERS];
                 let (state, counters) = words.split_at(self.width);
                 let weight = match (counters[0] as i64, counters[1]) {
                     (0, 0) => 0,

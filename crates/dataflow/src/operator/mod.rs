@@ -57,7 +57,7 @@ pub(crate) enum Progress {
 pub(crate) trait Linear: Send + Sync {
     fn name(&self) -> &'static str;
     fn apply(&self, delta: &Delta, out: &mut Output) -> Result<(), Cause>;
-    /// Output columns that hold the start and the end of one window, each of which determines the other.
+    /// Output columns that hold the start and the end of one window; the end determines the start.
     fn window_columns(&self) -> Option<(usize, usize)> {
         None
     }

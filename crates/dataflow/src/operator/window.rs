@@ -1,4 +1,4 @@
-//! TUMBLE and HOP as a function of rows.
+//! TUMBLE, HOP and CUMULATE as a function of rows.
 
 use std::sync::Arc;
 
@@ -54,6 +54,7 @@ impl Linear for Windows {
         match self.spec.kind {
             WindowKind::Tumble(_) => "tumble",
             WindowKind::Hop(_) => "hop",
+            WindowKind::Cumulate(_) => "cumulate",
         }
     }
 
@@ -65,7 +66,7 @@ impl Linear for Windows {
     fn apply(&self, delta: &Delta, out: &mut Output) -> Result<(), Cause> {
         let column = times(delta.batch.column(self.spec.time))?;
         let nulls = column.nulls().filter(|n| n.null_count() > 0);
-        let expands = matches!(self.spec.kind, WindowKind::Hop(_));
+        let expands = !matches!(self.spec.kind, WindowKind::Tumble(_));
         let rows = delta.rows();
         let (mut starts, mut ends) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
         // The row of each window; without gaps and repetitions it is not needed.
@@ -96,6 +97,9 @@ impl Linear for Windows {
                         ends.push(hop.end(*start)?);
                     }
                     Ok(())
+                }),
+                (WindowKind::Cumulate(cumulate), _) => cumulate.ends(time, &mut ends).map(|start| {
+                    starts.resize(ends.len(), start);
                 }),
             };
             if let Err(error) = windows {

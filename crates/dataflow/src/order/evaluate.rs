@@ -22,7 +22,9 @@ use millpond_functions::numbering::ntile;
 use millpond_types::SqlError;
 
 use super::frame::Layout;
+use super::session;
 use super::spec::{FrameBound, OverCall, OverFunction};
+use crate::exchange::is_time;
 use crate::spec::AggregateFunction;
 
 /// Results by row, and why some rows have none.
@@ -51,6 +53,8 @@ pub(super) fn evaluate(
                 take(argument(call, columns)?, &picked, None)?
             }
             OverFunction::Lag(rows) => lag(call, rows, layout, columns)?,
+            OverFunction::SessionStart(gap) => session::starts(call, gap, layout, values)?,
+            OverFunction::SessionEnd(gap) => session::ends(call, gap, layout, values, &mut results.failed)?,
             _ => numbers(call.function, layout),
         };
         let same = *column.data_type() == call.result;
@@ -141,6 +145,9 @@ fn aggregate(
     let counts: Vec<i64> = bounds.iter().map(|(start, end)| totals[*end] - totals[*start]).collect();
     match function {
         AggregateFunction::CountStar | AggregateFunction::Count => Ok(Arc::new(Int64Array::from(counts))),
+        AggregateFunction::CountDistinct => {
+            Err(ArrowError::NotYetImplemented("count(DISTINCT) over a window".to_owned()))
+        }
         AggregateFunction::Min | AggregateFunction::Max => {
             let max = function == AggregateFunction::Max;
             extremes(argument(call, columns)?, max, &counted, bounds)
@@ -348,6 +355,13 @@ pub(super) fn check(call: &OverCall, input: &Schema, order: Option<&DataType>) -
             "RANGE with an offset over a column of this type is not supported",
         )
         .hint("Order by an integer, numeric, date or timestamp column, or use ROWS."));
+    }
+    let session = matches!(call.function, OverFunction::SessionStart(_) | OverFunction::SessionEnd(_));
+    if session && !(is_time(&call.result) && order.is_some_and(is_time)) {
+        return Err(SqlError::internal("sessions of what is no time"));
+    }
+    if call.function == OverFunction::Aggregate(AggregateFunction::CountDistinct) {
+        return Err(SqlError::unsupported("count(DISTINCT) over a window is not supported"));
     }
     if call.function == OverFunction::Ntile(0) {
         return Err(SqlError::internal("ntile(0)"));

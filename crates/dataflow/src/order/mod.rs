@@ -3,12 +3,13 @@
 //! [`store::Store`] keeps all rows of a shard in one ordered map whose keys are the rows themselves ([`codec`]). An epoch's
 //! changes are summed up when they have all come, so retractions may stand before their insertions, and each partition
 //! that they touch is looked at once: [`top_n`] at its first rows, [`over`] at the neighbourhood of the changes or at all
-//! of it ([`frame`], [`evaluate`]).
+//! of it ([`frame`], [`evaluate`], [`session`]).
 
 mod codec;
 mod evaluate;
 mod frame;
 pub(crate) mod over;
+mod session;
 pub(crate) mod spec;
 mod store;
 pub(crate) mod top_n;

@@ -2,8 +2,8 @@
 //!
 //! Of each partition that an epoch touches, the results before and after are computed and their difference is published:
 //! results are a function of the rows, so they are not stored. Where all functions look only some rows back and ahead (lag,
-//! lead, ROWS frames without UNBOUNDED), that is done for the neighbourhood of each change alone; otherwise for the
-//! partition. Neighbourhoods and partitions are gathered until they are worth a pass over columns. A trace of
+//! lead, ROWS frames without UNBOUNDED), that is done for the neighbourhood of each change alone, for [`session`]s as far as they
+//! reach; otherwise for the partition. Neighbourhoods and partitions are gathered until they are worth a pass over columns. A trace of
 //! `lag(x) OVER (ORDER BY x)`:
 //!
 //! | rows in | looked at | published |
@@ -27,6 +27,7 @@ use millpond_types::{Delta, EventTime, SqlError};
 use super::codec::{Codec, Key};
 use super::evaluate::{self, Results};
 use super::frame::{Layout, order_values};
+use super::session;
 use super::spec::{OrderColumn, OverCall, OverSpec, Reach};
 use super::store::{Change, Entry, ORDER_STATES, OrderRouter, Store, partition_end};
 use crate::aggregate::Changes as FrozenChanges;
@@ -289,6 +290,7 @@ impl Over {
                 new.end();
             }
             Reach::Rows { before, after } => self.neighbourhoods(changes, before, after, old, new),
+            Reach::Session(gap) => self.sessions(changes, gap, old, new)?,
         }
         self.store.settle(changes);
         Ok(())
@@ -328,6 +330,30 @@ impl Over {
             old.end();
             new.end();
         }
+    }
+
+    /// All sessions that a change touches, before it or after.
+    fn sessions(&self, changes: &[Change], gap: i64, old: &mut Side, new: &mut Side) -> Result<(), Cause> {
+        let order = self.shape.order.expect("checked when the operator was made");
+        let partition = changes[0].partition();
+        let mut seen: Option<Key> = None;
+        for change in changes {
+            if seen.as_ref().is_some_and(|seen| change.key <= *seen) {
+                continue;
+            }
+            let (start, end) = session::around(&self.store, partition, &change.key, order.column, gap)?;
+            for (key, entry) in self.store.from(partition, Bound::Included(&start)) {
+                if *key > end {
+                    break;
+                }
+                old.push(key, entry, entry.before, false);
+                new.push(key, entry, entry.now, false);
+            }
+            old.end();
+            new.end();
+            seen = Some(end);
+        }
+        Ok(())
     }
 
     /// The rows `near` and `far` rows behind a row, as both sides count, or the last one of the partition.

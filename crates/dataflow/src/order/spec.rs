@@ -65,6 +65,11 @@ pub enum OverFunction {
     /// From 1.
     NthValue(u64),
     Aggregate(AggregateFunction),
+    /// The first time of the row's session, by the only order column: a timestamp, ascending, never NULL. A row is in the
+    /// session of the one before it if it is at most so many microseconds later.
+    SessionStart(i64),
+    /// The last time of the row's session, and so much later.
+    SessionEnd(i64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +128,8 @@ pub(super) enum Reach {
         before: usize,
         after: usize,
     },
+    /// The rows before and after it up to the first that is more than this away from its neighbour.
+    Session(i64),
     Partition,
 }
 
@@ -156,6 +163,7 @@ impl OverCall {
                     _ => Reach::Partition,
                 }
             }
+            (OverFunction::SessionStart(gap) | OverFunction::SessionEnd(gap), _) => Reach::Session(gap),
             _ => Reach::Partition,
         }
     }
@@ -165,6 +173,8 @@ impl OverSpec {
     pub(super) fn reach(&self) -> Reach {
         self.calls.iter().map(OverCall::reach).fold(Reach::Rows { before: 0, after: 0 }, |a, b| {
             match (a, b) {
+                (Reach::Session(gap), Reach::Session(other)) if gap == other => a,
+                (Reach::Rows { before: 0, after: 0 }, Reach::Session(_)) => b,
                 (Reach::Rows { before, after }, Reach::Rows { before: b, after: a }) => {
                     Reach::Rows { before: before.max(b), after: after.max(a) }
                 }

@@ -168,6 +168,10 @@ fn aggregate(members: &[(&Row, i64)], schema: &SchemaRef, call: &AggregateCall) 
     if call.function == AggregateFunction::Count {
         return Cell::Int(count.into());
     }
+    if call.function == AggregateFunction::CountDistinct {
+        let distinct: std::collections::BTreeSet<&Cell> = chosen.iter().map(|(cell, _)| *cell).collect();
+        return Cell::Int(distinct.len() as i128);
+    }
     if chosen.is_empty() {
         return Cell::Null;
     }

@@ -48,6 +48,7 @@ fn delta(schema: &SchemaRef, changes: &[(Row, i64)]) -> Delta {
 fn check(
     seed: u64,
     append_only: bool,
+    draw: &dyn Fn(&mut SmallRng) -> Row,
     build: &dyn Fn(&mut Graph) -> (InputId, OutputId),
     naive: &dyn Fn(&Multiset) -> Multiset,
 ) {
@@ -64,7 +65,7 @@ fn check(
                 let (row, weight) = present.iter().nth(rng.random_range(0..present.len())).expect("within");
                 (row.clone(), -rng.random_range(1..=*weight))
             } else {
-                (random_row(rng), if rng.random_ratio(1, 5) { 2 } else { 1 })
+                (draw(rng), if rng.random_ratio(1, 5) { 2 } else { 1 })
             };
             add(&mut present, row.clone(), weight);
             changes.push((row, weight));
@@ -183,7 +184,7 @@ fn a_top_n_equals_the_naive_answer_after_each_epoch() {
             }
             result
         };
-        check(seed, append_only, &build, &naive);
+        check(seed, append_only, &random_row, &build, &naive);
     });
 }
 
@@ -316,7 +317,10 @@ fn naive_call(rows: &[Row], order: &[OrderColumn], call: &OverCall, at: usize) -
         OverFunction::FirstValue => value(frame.first().copied()),
         OverFunction::LastValue => value(frame.last().copied()),
         OverFunction::NthValue(n) => value(frame.get(n as usize - 1).copied()),
-        OverFunction::PercentRank | OverFunction::CumeDist => panic!("not drawn"),
+        OverFunction::PercentRank
+        | OverFunction::CumeDist
+        | OverFunction::SessionStart(_)
+        | OverFunction::SessionEnd(_) => panic!("not drawn"),
         OverFunction::Aggregate(function) => {
             let kept = frame.iter().filter(|n| call.filter.is_none_or(|f| rows[**n][f] == Cell::Int(1)));
             let cells: Vec<Cell> = match call.argument {
@@ -371,6 +375,65 @@ fn window_functions_equal_the_naive_answer_after_each_epoch() {
             }
             result
         };
-        check(seed, append_only, &build, &naive);
+        check(seed, append_only, &random_row, &build, &naive);
+    });
+}
+
+#[test]
+fn sessions_merge_and_split_as_rows_come_and_go() {
+    seeds(150, |seed, rng| {
+        let append_only = rng.random_ratio(1, 4);
+        let partition = if rng.random_ratio(2, 3) { vec![0] } else { Vec::new() };
+        // Rows lie densely, so that a retraction is often a bridge between two others; a gap of 30 joins nearly all.
+        let gap = [1, 2, 4, 30][rng.random_range(0..4)];
+        let span = rng.random_range(20..200);
+        let timed = |rng: &mut SmallRng| {
+            let mut row = random_row(rng);
+            row[3] = Cell::Int(rng.random_range(0..span));
+            row
+        };
+        let mut fields: Vec<_> = schema().fields().iter().cloned().collect();
+        fields.extend(["window_start", "window_end"].map(|name| Arc::new(Field::new(name, TIME, false))));
+        let call = |function| OverCall {
+            function,
+            argument: None,
+            default: None,
+            filter: None,
+            frame: Frame::WHOLE,
+            result: TIME,
+        };
+        let spec = OverSpec {
+            partition: partition.clone(),
+            order: vec![OrderColumn { column: 3, descending: false, nulls_first: false }],
+            calls: vec![call(OverFunction::SessionStart(gap)), call(OverFunction::SessionEnd(gap))],
+            append_only,
+            schema: Arc::new(Schema::new(fields)),
+        };
+        let build = |graph: &mut Graph| {
+            let input = graph.add_input(schema());
+            let over = graph.add_over(input, spec.clone()).expect("sessions");
+            (input, graph.add_output(over).expect("an output"))
+        };
+        let naive = |input: &Multiset| {
+            let mut result = Multiset::new();
+            for rows in partitions(input, &partition, &spec.order) {
+                let time = |row: &Row| row[3].int().expect("a time");
+                let mut sessions: Vec<Vec<Row>> = Vec::new();
+                for row in rows {
+                    match sessions.last_mut().filter(|s| time(&row) - time(&s[s.len() - 1]) <= gap.into()) {
+                        Some(session) => session.push(row),
+                        None => sessions.push(vec![row]),
+                    }
+                }
+                for session in sessions {
+                    let bounds = [time(&session[0]), time(&session[session.len() - 1]) + i128::from(gap)];
+                    for row in &session {
+                        add(&mut result, [row.clone(), bounds.map(Cell::Int).to_vec()].concat(), 1);
+                    }
+                }
+            }
+            result
+        };
+        check(seed, append_only, &timed, &build, &naive);
     });
 }

@@ -102,6 +102,10 @@ fn random_calls(rng: &mut SmallRng) -> Vec<AggregateCall> {
         (Max, Some(7), DataType::Utf8),
         (Max, Some(TS), TIME),
         (Min, Some(8), DataType::Boolean),
+        (CountDistinct, Some(3), DataType::Int64),
+        (CountDistinct, Some(5), DataType::Int64),
+        (CountDistinct, Some(6), DataType::Int64),
+        (CountDistinct, Some(7), DataType::Int64),
     ];
     (0..rng.random_range(1..6))
         .map(|_| {

@@ -66,6 +66,8 @@ fn over_function(of: incremental::OverFunction) -> OverFunction {
         incremental::OverFunction::LastValue => OverFunction::LastValue,
         incremental::OverFunction::NthValue(n) => OverFunction::NthValue(n),
         incremental::OverFunction::Aggregate(f) => OverFunction::Aggregate(function(f)),
+        incremental::OverFunction::SessionStart(gap) => OverFunction::SessionStart(gap),
+        incremental::OverFunction::SessionEnd(gap) => OverFunction::SessionEnd(gap),
     }
 }
 

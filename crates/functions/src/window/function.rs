@@ -1,4 +1,4 @@
-//! `tumble_start`, `tumble_end`, `hop_starts` and `window_end_after` as scalar functions.
+//! The bounds of windows as scalar functions.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::*;
 use millpond_types::{SqlError, SqlState, SqlType};
 
-use super::{Hop, Tumble};
+use super::{Cumulate, Hop, Tumble};
 use crate::kernel::Side;
 use crate::scalar::{Function, Kind};
 
@@ -19,6 +19,8 @@ pub(crate) fn functions() -> Vec<Function> {
         Function::new("tumble_end", Kind::Immutable, window_arguments(2), same_as_first, tumble_end),
         Function::new("hop_starts", Kind::Immutable, window_arguments(3), list_of_first, hop_starts),
         Function::new("hop_end", Kind::Immutable, window_arguments(3), same_as_first, hop_end),
+        Function::new("cumulate_ends", Kind::Immutable, window_arguments(3), list_of_first, cumulate_ends),
+        Function::new("cumulate_start", Kind::Immutable, window_arguments(3), same_as_first, cumulate_start),
     ]
 }
 
@@ -101,19 +103,50 @@ fn hop_end(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
 /// NULL is in no window: an empty list, so that its row goes.
 fn hop_starts(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
     let window = hop(sides)?;
-    let times = sides[0].array.as_primitive::<Micros>();
-    let mut starts =
-        Vec::with_capacity(times.len() * window.slices_per_window().unwrap_or(1).min(16) as usize);
+    let room = window.slices_per_window().unwrap_or(1).min(16) as usize;
+    bounds(&sides[0], room, result, |time, starts| window.starts(time, starts))
+}
+
+fn cumulate(sides: &[Side]) -> Result<Cumulate, SqlError> {
+    Cumulate::new(needed(sides, 1)?, needed(sides, 2)?, interval(sides, 3)?)
+}
+
+/// As [`hop_starts`].
+fn cumulate_ends(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
+    let window = cumulate(sides)?;
+    bounds(&sides[0], 2, result, |time, ends| window.ends(time, ends).map(|_| ()))
+}
+
+/// The start of the window that ends at the argument.
+fn cumulate_start(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    let window = cumulate(sides)?;
+    let ends = sides[0].array.as_primitive::<Micros>();
+    let starts: TimestampMicrosecondArray = ends.try_unary(|end| window.start(end))?;
+    Ok(Arc::new(starts.with_timezone_opt(zone(&sides[0]))))
+}
+
+/// A list for each time, of what `push` appends; `room` is how long it is, more or less.
+fn bounds(
+    times: &Side,
+    room: usize,
+    result: &SqlType,
+    push: impl Fn(i64, &mut Vec<i64>) -> Result<(), SqlError>,
+) -> Result<ArrayRef, SqlError> {
+    let zone = zone(times);
+    let times = times.array.as_primitive::<Micros>();
+    let mut found = Vec::with_capacity(times.len() * room);
     let mut offsets = Vec::with_capacity(times.len() + 1);
     offsets.push(0);
     for time in times {
         if let Some(time) = time {
-            window.starts(time, &mut starts)?;
+            push(time, &mut found)?;
         }
-        offsets.push(i32::try_from(starts.len()).map_err(|_| crate::text::too_long())?);
+        offsets.push(i32::try_from(found.len()).map_err(|_| crate::text::too_long())?);
     }
-    let values = PrimitiveArray::<Micros>::new(starts.into(), None).with_timezone_opt(zone(&sides[0]));
-    let SqlType::Array(element) = result else { return Err(SqlError::internal("hop_starts returns a list")) };
+    let values = PrimitiveArray::<Micros>::new(found.into(), None).with_timezone_opt(zone);
+    let SqlType::Array(element) = result else {
+        return Err(SqlError::internal("the bounds of windows are a list"));
+    };
     let field = Arc::new(element.field("item", true));
     Ok(Arc::new(ListArray::new(field, OffsetBuffer::new(offsets.into()), Arc::new(values), None)))
 }

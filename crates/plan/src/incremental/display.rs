@@ -8,8 +8,9 @@ use millpond_types::SqlType;
 use super::text::shown;
 
 use super::{
-    AggregateCall, Frame, FrameBound, FrameUnits, HopColumn, Input, InputColumn, Join, JoinClose, JoinKind,
-    Node, NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan, Ranking, TopN, WindowClose,
+    AggregateCall, AggregateFunction, Frame, FrameBound, FrameUnits, HopColumn, Input, InputColumn, Join,
+    JoinClose, JoinKind, Node, NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan, Ranking, TopN,
+    WindowClose,
 };
 
 impl fmt::Display for Plan {
@@ -235,7 +236,8 @@ impl Printer<'_> {
     fn calls(&self, f: &mut fmt::Formatter<'_>, node: &Node, calls: &[AggregateCall]) -> fmt::Result {
         let texts = calls.iter().map(|call| {
             let argument = call.argument.map_or("*".to_owned(), |c| self.input_name(node, c));
-            let mut text = format!("{}({argument})", call.function.name());
+            let distinct = if call.function == AggregateFunction::CountDistinct { "DISTINCT " } else { "" };
+            let mut text = format!("{}({distinct}{argument})", call.function.name());
             if let Some(filter) = call.filter {
                 let _ = write!(text, " FILTER ({})", self.input_name(node, filter));
             }
@@ -306,6 +308,8 @@ impl Printer<'_> {
             OverFunction::Aggregate(function) => {
                 format!("{}({})", function.name(), argument.unwrap_or_else(|| "*".to_owned()))
             }
+            OverFunction::SessionStart(gap) => format!("session_start({})", crate::window::duration(gap)),
+            OverFunction::SessionEnd(gap) => format!("session_end({})", crate::window::duration(gap)),
         };
         if let Some(default) = call.default {
             let _ = write!(text, " DEFAULT {}", self.input_name(node, default));

@@ -55,10 +55,10 @@ impl BoundCall {
         if name == "first_value" {
             return Err(unsupported("DISTINCT ON (or first_value)", "Use GROUP BY with min or max."));
         }
-        if params.distinct {
+        if params.distinct && !matches!(name.as_str(), "count" | "min" | "max" | "bool_and" | "bool_or") {
             return Err(unsupported(
                 &format!("{name}(DISTINCT ...)"),
-                "Aggregate over a view that groups by the distinct values.",
+                "Use count(DISTINCT ...), or aggregate over a view that groups by the distinct values.",
             ));
         }
         if !params.order_by.is_empty() || params.null_treatment.is_some() {
@@ -78,6 +78,9 @@ impl BoundCall {
             }
         };
         let (function, argument) = match (name.as_str(), argument) {
+            ("count", Some(argument)) if params.distinct => {
+                (AggregateFunction::CountDistinct, Some(argument))
+            }
             ("count", None) => (AggregateFunction::CountStar, None),
             ("count", Some(Expr::Literal(value, _))) if !value.is_null() => {
                 (AggregateFunction::CountStar, None)
@@ -87,17 +90,21 @@ impl BoundCall {
             ("avg", Some(argument)) => (AggregateFunction::Avg, Some(argument)),
             ("min", Some(argument)) => (AggregateFunction::Min, Some(argument)),
             ("max", Some(argument)) => (AggregateFunction::Max, Some(argument)),
+            // False comes before true.
+            ("bool_and", Some(argument)) => (AggregateFunction::Min, Some(argument)),
+            ("bool_or", Some(argument)) => (AggregateFunction::Max, Some(argument)),
             _ => {
                 return Err(unsupported(
                     &format!("the aggregate {name}"),
-                    "Aggregates that views keep up to date are count, sum, avg, min and max.",
+                    "Aggregates that views keep up to date are count, sum, avg, min, max, bool_and and bool_or.",
                 ));
             }
         };
         let argument = argument.map(|e| over(e, schema, columns)).transpose()?;
         let filter = params.filter.as_deref().map(|e| over(e, schema, columns)).transpose()?;
         let inner = argument.as_ref().map_or("*".to_owned(), shown);
-        let mut text = format!("{}({inner})", function.name());
+        let distinct = if params.distinct { "DISTINCT " } else { "" };
+        let mut text = format!("{}({distinct}{inner})", func.name());
         if let Some(filter) = &filter {
             text.push_str(&format!(" FILTER ({})", shown(filter)));
         }
@@ -141,7 +148,7 @@ impl Slots {
 impl AggregateFunction {
     pub fn name(self) -> &'static str {
         match self {
-            Self::CountStar | Self::Count => "count",
+            Self::CountStar | Self::Count | Self::CountDistinct => "count",
             Self::Sum => "sum",
             Self::Avg => "avg",
             Self::Min => "min",

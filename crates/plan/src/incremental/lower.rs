@@ -281,6 +281,9 @@ impl Lowering {
     }
 
     fn window(&mut self, window: &WindowTvf, threaded: bool) -> Result<Pending, SqlError> {
+        if let WindowKind::Session { gap_us } = window.kind() {
+            return self.session(window, gap_us);
+        }
         let input = self.lower(window.input(), threaded)?;
         let time = window.time();
         let input = self.with_plain_columns(input)?;
@@ -294,8 +297,10 @@ impl Lowering {
         }
         let start = fields.len() - 2;
         let key = below.key.clone().map(|mut key| {
-            if matches!(window.kind(), WindowKind::Hop { .. }) {
-                key.push(start);
+            match window.kind() {
+                WindowKind::Hop { .. } => key.push(start),
+                WindowKind::Cumulate { .. } => key.push(start + 1),
+                WindowKind::Tumble { .. } | WindowKind::Session { .. } => {}
             }
             key
         });
@@ -649,7 +654,7 @@ fn refusal(plan: &LogicalPlan) -> SqlError {
         }
         _ => (
             "this construct",
-            "Use projections, filters, joins, aggregates, TUMBLE, HOP, window functions, LIMIT and set operations.",
+            "Use projections, filters, joins, aggregates, windows in time, window functions, LIMIT and set operations.",
         ),
     };
     unsupported(what, hint)

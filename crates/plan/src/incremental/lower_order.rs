@@ -25,6 +25,7 @@ use super::{
 };
 use crate::rules::without_alias;
 use crate::set_operation::SetOperation;
+use crate::window::{WINDOW_END, WINDOW_START, WindowTvf};
 
 /// What a filter says about the numbers of a node's only function.
 pub(super) struct Numbered {
@@ -170,27 +171,59 @@ impl Lowering {
             }
             Ok(())
         })?;
-        Ok(self.push_over(ordered, &calls, lowered, fields))
+        let fields = fields.into_iter().zip(&calls).map(|(field, call)| field.with_name(shown_name(call)));
+        Ok(self.push_over(ordered, lowered, fields.collect()))
     }
 
-    fn push_over(
-        &mut self,
-        ordered: Ordered,
-        calls: &[WindowFunction],
-        lowered: Vec<OverCall>,
-        results: Vec<Field>,
-    ) -> Pending {
+    /// SESSION: two functions of a row's place among the others.
+    pub(super) fn session(&mut self, window: &WindowTvf, gap_us: i64) -> Result<Pending, SqlError> {
+        self.refuse_on_close("SESSION")?;
+        let mut input = self.lower(window.input(), false)?;
+        let schema = window.input().schema();
+        let time = over(window.time_column(), schema, &input.columns)?;
+        if matches!(time, Expr::Literal(..)) {
+            return Err(unsupported("SESSION over a constant", "Name a column of a relation."));
+        }
+        // A row without a time is in no session.
+        let known = time.is_not_null();
+        input.filter = Some(match input.filter.take() {
+            Some(before) => logical::and(before, known),
+            None => known,
+        });
+        let order = [window.time_column().clone().sort(true, false)];
+        let ordering = Ordering { partition: window.partition(), order: &order, schema };
+        let ordered = self.ordered(input, &ordering, |_, _| Ok(()))?;
+        let frame =
+            Frame { units: FrameUnits::Rows, start: FrameBound::CurrentRow, end: FrameBound::CurrentRow };
+        let call = |function| OverCall {
+            function,
+            argument: None,
+            default: None,
+            filter: None,
+            frame,
+            result: window.time_type().clone(),
+        };
+        let calls = vec![call(OverFunction::SessionStart(gap_us)), call(OverFunction::SessionEnd(gap_us))];
+        let results = [WINDOW_START, WINDOW_END]
+            .map(|name| Field::new(name, window.time_type().clone(), false))
+            .to_vec();
+        Ok(self.push_over(ordered, calls, results))
+    }
+
+    /// Adds the operator; `results` are named as they are shown.
+    fn push_over(&mut self, ordered: Ordered, calls: Vec<OverCall>, results: Vec<Field>) -> Pending {
         let Ordered { node, partition, order, mut columns } = ordered;
         let below = &self.nodes[node];
         let mut fields: Vec<Field> = below.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
         let mut unique = Names::of(&below.schema);
-        for (call, field) in calls.iter().zip(results) {
-            let field = field.with_name(unique.next(&shown_name(call)));
+        for field in results {
+            let name = unique.next(field.name());
+            let field = field.with_name(name);
             columns.push((field.name().clone(), column(field.name())));
             fields.push(field);
         }
         let key = below.key.clone();
-        let operator = Operator::Over(Over { partition, order, calls: lowered });
+        let operator = Operator::Over(Over { partition, order, calls });
         let facts = Facts { append_only: false, key, event_time: None };
         let node = self.push(operator, vec![node], fields, facts);
         Pending { node, filter: None, columns, watermark: None, window_end: None }

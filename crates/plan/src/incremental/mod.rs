@@ -112,6 +112,8 @@ pub enum AggregateFunction {
     CountStar,
     /// Rows whose argument is not NULL.
     Count,
+    /// Values that are not NULL, equal ones once.
+    CountDistinct,
     Sum,
     Avg,
     Min,

@@ -65,6 +65,11 @@ pub enum OverFunction {
     LastValue,
     NthValue(u64),
     Aggregate(AggregateFunction),
+    /// Where the row's session begins: rows of a session are at most so many microseconds after the one before, by the only
+    /// order column, a timestamp that is never NULL.
+    SessionStart(i64),
+    /// The last time of the row's session, and so much later.
+    SessionEnd(i64),
 }
 
 #[derive(Clone, Debug)]

@@ -129,6 +129,10 @@ fn rows_in_order_and_sets_become_operators() {
     check_all(
         [
             (
+                "SELECT auction, window_end, count(*) AS n FROM SESSION(bid PARTITION BY auction, ts, INTERVAL '5 minutes') WHERE price > 3 GROUP BY auction, window_end",
+                "Aggregate by auction, window_end: count(*) [key (auction, window_end); retracting; state: every group, never freed] |  Map auction, window_end WHERE price > 3 [retracting] |    Over by auction order by ts: session_start(00:05:00), session_end(00:05:00) [retracting; state: every row, never freed] |      Map auction, price, ts WHERE ts IS NOT NULL [append-only] |        Input bid(auction, price, ts) [append-only]",
+            ),
+            (
                 "SELECT auction, price FROM bid ORDER BY price DESC LIMIT 3 OFFSET 1",
                 "TopN 3 rows after 1 order by price DESC, auction [retracting; state: the rows that are shown and those before them] |  Input bid(auction, price) [append-only]",
             ),
@@ -165,7 +169,7 @@ fn what_has_no_operator_yet_is_refused_by_name() {
     let cases = [
         ("SELECT string_agg(channel, ',') OVER (ORDER BY price) FROM bid", of("string_agg OVER")),
         ("SELECT price FROM bid OFFSET 3", of("OFFSET without LIMIT")),
-        ("SELECT count(DISTINCT price) FROM bid", of("count(DISTINCT ...)")),
+        ("SELECT sum(DISTINCT price) FROM bid", of("sum(DISTINCT ...)")),
         ("SELECT stddev(price) FROM bid", of("the aggregate stddev")),
         ("SELECT 1 AS x", of("a query without a relation")),
         (

@@ -1,4 +1,4 @@
-//! TUMBLE and HOP: spellings and refusals.
+//! TUMBLE, HOP and SESSION: spellings and refusals.
 
 use crate::support::{check_all, columns, described, query};
 
@@ -47,7 +47,41 @@ fn both_spellings_mean_the_same() {
                 "SELECT * FROM TABLE(HOP(DATA => TABLE bid, TIMECOL => DESCRIPTOR(ts), SLIDE => INTERVAL '10' SECOND, SIZE => INTERVAL '1' MINUTE))",
                 hop,
             ),
+            (
+                "SELECT * FROM CUMULATE(bid, ts, INTERVAL '1 minute', INTERVAL '1 hour')",
+                "CUMULATE step 00:01:00 size 01:00:00 on bid.ts",
+            ),
+            (
+                "SELECT * FROM CUMULATE(DATA => TABLE bid, TIMECOL => DESCRIPTOR(ts), STEP => INTERVAL '1' MONTH, SIZE => INTERVAL '1' YEAR, \"offset\" => INTERVAL '1' DAY)",
+                "CUMULATE step 1 mon size 1 year offset 1 day on bid.ts",
+            ),
             ("SELECT * FROM TUMBLE(ev, at, INTERVAL '1 day')", "TUMBLE size 1 day on ev.at"),
+        ],
+        window_of,
+    );
+}
+
+#[test]
+fn sessions_may_be_partitioned() {
+    check_all(
+        [
+            ("SELECT * FROM SESSION(bid, ts, INTERVAL '1 minute')", "SESSION gap 00:01:00 on bid.ts"),
+            (
+                "SELECT * FROM SESSION(TABLE bid PARTITION BY auction, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
+                "SESSION gap 00:01:00 on bid.ts by bid.auction",
+            ),
+            (
+                "SELECT * FROM SESSION ( public.bid PARTITION BY auction, bid.channel, ts, '1 day')",
+                "SESSION gap 24:00:00 on bid.ts by bid.auction, bid.channel",
+            ),
+            (
+                "SELECT * FROM SESSION((SELECT ts, price AS p FROM bid WHERE (price > 3)) PARTITION BY (p), ts, INTERVAL '1' MINUTE)",
+                "SESSION gap 00:01:00 on bid.ts by p",
+            ),
+            (
+                "SELECT * FROM TABLE(SESSION(DATA => TABLE bid PARTITION BY (auction, channel), TIMECOL => DESCRIPTOR(ts), GAP => INTERVAL '1' MINUTE))",
+                "SESSION gap 00:01:00 on bid.ts by bid.auction, bid.channel",
+            ),
         ],
         window_of,
     );
@@ -105,8 +139,25 @@ fn impossible_windows_are_refused() {
                 "42883 15 TUMBLE takes 3 or 4 arguments, each once, not these 2",
             ),
             (
-                "SELECT * FROM SESSION(bid, ts, INTERVAL '1 minute')",
-                "0A000 15 SESSION windows are not supported",
+                "SELECT * FROM SESSION(bid PARTITION BY nope, ts, INTERVAL '1 minute')",
+                "42703 40 column \"nope\" does not exist",
+            ),
+            (
+                "SELECT * FROM SESSION(bid PARTITION BY auction + 1, ts, INTERVAL '1 minute')",
+                "0A000 40 sessions are partitioned by columns",
+            ),
+            (
+                "SELECT * FROM SESSION(bid, ts, INTERVAL '1 month')",
+                "22023 41 the gap of a session cannot have months",
+            ),
+            (
+                "SELECT * FROM SESSION(bid, ts, INTERVAL '0 seconds')",
+                "22023 41 the size of a window must be positive",
+            ),
+            ("SELECT * FROM SESSION(bid, ts)", "42883 15 SESSION takes 3 arguments, each once, not these 2"),
+            (
+                "SELECT * FROM TUMBLE(bid PARTITION BY auction, ts, INTERVAL '1 minute')",
+                "42601 26 syntax error at or near \"PARTITION\"",
             ),
         ],
         window_of,
