@@ -113,6 +113,26 @@ impl World {
                 };
                 (query, vec![("ts", Kind::Time), ("k", Number), ("n", Number), ("v", Number)], false)
             }
+            5 if self.rng.random_bool(0.3) => {
+                self.drew("grouping sets");
+                let (a, b) = (self.any(&columns), self.any(&columns));
+                let aggregates = self.aggregates(&columns);
+                let sets = [
+                    format!("ROLLUP ({}, {})", a.0, b.0),
+                    format!("CUBE ({}, {})", a.0, b.0),
+                    format!("GROUPING SETS (({}), (), ({}, {}))", a.0, b.0, a.0),
+                ];
+                // DataFusion's planner knows no set with a column twice.
+                let sets = match a.0 == b.0 {
+                    true => &format!("GROUPING SETS ((), ({}), ())", a.0),
+                    false => &sets[self.rng.random_range(0..3)],
+                };
+                let query = format!(
+                    "SELECT {} AS k, grouping({}) AS g, {aggregates} FROM {name}{filter} GROUP BY {sets}",
+                    a.0, b.0
+                );
+                (query, vec![("k", a.1), ("g", Number), ("n", Number), ("v", Number)], false)
+            }
             _ => {
                 self.drew("group by");
                 let key = self.any(&columns);
@@ -353,9 +373,9 @@ impl World {
             _ => {
                 let rank = ["row_number", "rank", "dense_rank"][self.rng.random_range(0..3)];
                 self.drew(rank);
-                let number = if self.rng.random_bool(0.5) { ", rn" } else { "" };
+                let number = if self.rng.random_bool(0.5) { ", nr AS rn" } else { "" };
                 let query = format!(
-                    "SELECT {0} AS k{number} FROM (SELECT *, {rank}() OVER (PARTITION BY {0} ORDER BY {order}) AS rn FROM {name}{filter}) AS q WHERE rn <= {n}",
+                    "SELECT {0} AS k{number} FROM (SELECT *, {rank}() OVER (PARTITION BY {0} ORDER BY {order}) AS nr FROM {name}{filter}) AS q WHERE nr <= {n}",
                     key.0
                 );
                 let mut columns = vec![("k", key.1)];
