@@ -50,7 +50,10 @@ impl World {
         }
         let (name, columns, windowed) = self.relation();
         let filter = self.filter(&columns);
-        match self.rng.random_range(0..10) {
+        // Few relations have a time, and many rules are about it.
+        let timed = columns.iter().any(|c| c.1 == Kind::Time) && self.rng.random_bool(0.4);
+        let rule = if timed { [4, 4, 9][self.rng.random_range(0..3)] } else { self.rng.random_range(0..10) };
+        match rule {
             9 if columns.iter().any(|c| c.1 == Kind::Time) => self.session(&name, &columns, &filter),
             6 => self.top_n(&name, &columns, &filter),
             7 => self.over(&name, &columns, &filter),
