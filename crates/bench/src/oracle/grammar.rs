@@ -50,7 +50,10 @@ impl World {
         }
         let (name, columns, windowed) = self.relation();
         let filter = self.filter(&columns);
-        match self.rng.random_range(0..10) {
+        // Few relations have a time, and many rules are about it.
+        let timed = columns.iter().any(|c| c.1 == Kind::Time) && self.rng.random_bool(0.4);
+        let rule = if timed { [4, 4, 9][self.rng.random_range(0..3)] } else { self.rng.random_range(0..10) };
+        match rule {
             9 if columns.iter().any(|c| c.1 == Kind::Time) => self.session(&name, &columns, &filter),
             6 => self.top_n(&name, &columns, &filter),
             7 => self.over(&name, &columns, &filter),
@@ -112,6 +115,26 @@ impl World {
                     )
                 };
                 (query, vec![("ts", Kind::Time), ("k", Number), ("n", Number), ("v", Number)], false)
+            }
+            5 if self.rng.random_bool(0.3) => {
+                self.drew("grouping sets");
+                let (a, b) = (self.any(&columns), self.any(&columns));
+                let aggregates = self.aggregates(&columns);
+                let sets = [
+                    format!("ROLLUP ({}, {})", a.0, b.0),
+                    format!("CUBE ({}, {})", a.0, b.0),
+                    format!("GROUPING SETS (({}), (), ({}, {}))", a.0, b.0, a.0),
+                ];
+                // DataFusion's planner knows no set with a column twice.
+                let sets = match a.0 == b.0 {
+                    true => &format!("GROUPING SETS ((), ({}), ())", a.0),
+                    false => &sets[self.rng.random_range(0..3)],
+                };
+                let query = format!(
+                    "SELECT {} AS k, grouping({}) AS g, {aggregates} FROM {name}{filter} GROUP BY {sets}",
+                    a.0, b.0
+                );
+                (query, vec![("k", a.1), ("g", Number), ("n", Number), ("v", Number)], false)
             }
             _ => {
                 self.drew("group by");
@@ -353,9 +376,9 @@ impl World {
             _ => {
                 let rank = ["row_number", "rank", "dense_rank"][self.rng.random_range(0..3)];
                 self.drew(rank);
-                let number = if self.rng.random_bool(0.5) { ", rn" } else { "" };
+                let number = if self.rng.random_bool(0.5) { ", nr AS rn" } else { "" };
                 let query = format!(
-                    "SELECT {0} AS k{number} FROM (SELECT *, {rank}() OVER (PARTITION BY {0} ORDER BY {order}) AS rn FROM {name}{filter}) AS q WHERE rn <= {n}",
+                    "SELECT {0} AS k{number} FROM (SELECT *, {rank}() OVER (PARTITION BY {0} ORDER BY {order}) AS nr FROM {name}{filter}) AS q WHERE nr <= {n}",
                     key.0
                 );
                 let mut columns = vec![("k", key.1)];
