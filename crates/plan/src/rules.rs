@@ -39,7 +39,7 @@ use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{
-    Analyzer, AnalyzerRule, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule,
+    Analyzer, AnalyzerRule, ApplyOrder, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule,
 };
 use millpond_functions::Zone;
 use millpond_functions::error::into_datafusion;
@@ -74,7 +74,7 @@ static OPTIMIZER: LazyLock<Optimizer> = LazyLock::new(|| {
         Arc::new(EliminateLimit::new()),
         Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownLimit::new()),
-        Arc::new(PushDownFilter::new()),
+        Arc::new(PushDownConditions(PushDownFilter::new())),
         Arc::new(OptimizeProjections::new()),
     ];
     Optimizer::with_rules(rules)
@@ -121,6 +121,45 @@ impl OptimizerConfig for Context {
 
     fn function_registry(&self) -> Option<&dyn FunctionRegistry> {
         Some(session_state())
+    }
+}
+
+/// DataFusion's rule, which would also push a condition without columns (`WHERE false`, or what NULL for a column of a
+/// grouping set leaves of one) below an aggregate without groups: that gives a row for no rows, so the row would be there
+/// again. Conditions above such an aggregate stay.
+#[derive(Debug)]
+struct PushDownConditions(PushDownFilter);
+
+impl PushDownConditions {
+    /// Whether conditions, one or several on each other, lie on an aggregate that has a group for no rows.
+    fn lies_on_total(plan: &LogicalPlan) -> bool {
+        match plan {
+            LogicalPlan::Filter(filter) => match &*filter.input {
+                LogicalPlan::Aggregate(aggregate) => {
+                    let groups = &aggregate.group_expr;
+                    groups.is_empty() || matches!(groups[..], [Expr::GroupingSet(_)])
+                }
+                below => Self::lies_on_total(below),
+            },
+            _ => false,
+        }
+    }
+}
+
+impl OptimizerRule for PushDownConditions {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        match Self::lies_on_total(&plan) {
+            true => Ok(Transformed::no(plan)),
+            false => self.0.rewrite(plan, config),
+        }
     }
 }
 
