@@ -16,6 +16,7 @@ mod constant;
 mod context;
 pub mod dml;
 mod errors;
+mod grouping_sets;
 pub mod incremental;
 mod literals;
 mod metadata;

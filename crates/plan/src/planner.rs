@@ -19,7 +19,9 @@ use sqlparser::ast;
 
 use crate::context::Context;
 use crate::errors::{self, Places, at_opt};
-use crate::{RelationFacts, SystemTables, names, parameters, prepare, rules, set_operation, ties};
+use crate::{
+    RelationFacts, SystemTables, grouping_sets, names, parameters, prepare, rules, set_operation, ties,
+};
 
 /// What of a session a plan depends on. A view freezes them at CREATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,7 +210,10 @@ impl Planner {
         let planning = |e| errors::planning(e, places);
         let plan = rules::analyze(bound.plan, self.settings.zone()).map_err(planning)?;
         let (plan, columns) = canonical(plan)?;
-        let plan = if total { ties::number_distinct_on(plan).map_err(planning)? } else { plan };
+        let plan = match total {
+            true => ties::number_distinct_on(plan).and_then(grouping_sets::expand).map_err(planning)?,
+            false => plan,
+        };
         let logical = rules::optimize(plan).map_err(planning)?;
         let logical = if total { ties::total_order(logical).map_err(planning)? } else { logical };
         Ok(QueryPlan {

@@ -116,6 +116,26 @@ impl World {
                 };
                 (query, vec![("ts", Kind::Time), ("k", Number), ("n", Number), ("v", Number)], false)
             }
+            5 if self.rng.random_bool(0.3) => {
+                self.drew("grouping sets");
+                let (a, b) = (self.any(&columns), self.any(&columns));
+                let aggregates = self.aggregates(&columns);
+                let sets = [
+                    format!("ROLLUP ({}, {})", a.0, b.0),
+                    format!("CUBE ({}, {})", a.0, b.0),
+                    format!("GROUPING SETS (({}), (), ({}, {}))", a.0, b.0, a.0),
+                ];
+                // DataFusion's planner knows no set with a column twice.
+                let sets = match a.0 == b.0 {
+                    true => &format!("GROUPING SETS ((), ({}), ())", a.0),
+                    false => &sets[self.rng.random_range(0..3)],
+                };
+                let query = format!(
+                    "SELECT {} AS k, grouping({}) AS g, {aggregates} FROM {name}{filter} GROUP BY {sets}",
+                    a.0, b.0
+                );
+                (query, vec![("k", a.1), ("g", Number), ("n", Number), ("v", Number)], false)
+            }
             _ => {
                 self.drew("group by");
                 let key = self.any(&columns);

@@ -343,10 +343,7 @@ impl Lowering {
 
     fn aggregate(&mut self, aggregate: &logical::Aggregate) -> Result<Pending, SqlError> {
         if let [Expr::GroupingSet(_)] = &aggregate.group_expr[..] {
-            return Err(unsupported(
-                "GROUPING SETS, ROLLUP and CUBE",
-                "Write one view per grouping, and UNION ALL over them.",
-            ));
+            return Err(SqlError::internal("grouping sets are one aggregate each by now"));
         }
         let closing = trace::closing_window(aggregate);
         let input = self.lower(&aggregate.input, closing.is_some())?;

@@ -173,10 +173,6 @@ fn what_has_no_operator_yet_is_refused_by_name() {
         ("SELECT stddev(price) FROM bid", of("the aggregate stddev")),
         ("SELECT 1 AS x", of("a query without a relation")),
         (
-            "SELECT auction, channel, count(*) FROM bid GROUP BY ROLLUP (auction, channel)",
-            of("GROUPING SETS, ROLLUP and CUBE"),
-        ),
-        (
             "SELECT id FROM acc WHERE n NOT IN (SELECT k FROM ev WHERE ev.v = acc.balance)",
             of("NOT IN with a subquery that may give NULL and names columns from outside"),
         ),
