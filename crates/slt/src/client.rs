@@ -39,8 +39,8 @@ impl From<tokio_postgres::Error> for Failure {
 /// Whom a client speaks to.
 #[derive(Clone)]
 pub enum Target {
-    /// A server of ours; killed and started again after each statement if so wanted.
-    Own { server: SharedServer, restart_each: bool },
+    /// A server of ours; killed and started again after every so many statements, if so wanted.
+    Own { server: SharedServer, restart_every: Option<u32> },
     /// Somebody else's, by a connection string: PostgreSQL itself, to compare with.
     Other(String),
 }
@@ -50,11 +50,13 @@ pub struct Client {
     target: Target,
     connection: Option<(u64, tokio_postgres::Client)>,
     in_transaction: bool,
+    /// Since the last restart.
+    statements: u32,
 }
 
 impl Client {
     pub fn new(target: Target) -> Self {
-        Self { target, connection: None, in_transaction: false }
+        Self { target, connection: None, in_transaction: false, statements: 0 }
     }
 
     async fn connected(&mut self) -> Result<&tokio_postgres::Client, Failure> {
@@ -82,9 +84,12 @@ impl Client {
             "COMMIT" | "END" | "ROLLBACK" | "ABORT" => self.in_transaction = false,
             _ => {}
         }
+        self.statements += 1;
         match &self.target {
-            Target::Own { server, restart_each: true } if !self.in_transaction => {
-                self.connection = None;
+            Target::Own { server, restart_every: Some(every) }
+                if !self.in_transaction && self.statements >= *every =>
+            {
+                (self.connection, self.statements) = (None, 0);
                 lock(server).restart().map_err(Failure::Other)
             }
             _ => Ok(()),

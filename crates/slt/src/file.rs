@@ -14,8 +14,8 @@ pub struct Mode {
     /// Most rows in one step of the dataflow.
     pub epoch_rows: Option<usize>,
     pub shards: Option<usize>,
-    /// A crash after each statement outside of a transaction block.
-    pub restart_each: bool,
+    /// A crash after every so many statements, outside of transaction blocks.
+    pub restart_every: Option<u32>,
     /// Also the records that say `skipif gap`: what is specified, and not done yet.
     pub gaps: bool,
     /// More of the server's environment: an object store and its keys, for example.
@@ -30,14 +30,18 @@ pub struct File {
     pub name: String,
 }
 
-/// A comment line that asks for a run with `--restart-each` in the test suite; files that live by session state lack it.
+/// A comment line that asks for a run with `--restart-each` in the test suite; files that live by session state lack it. Long
+/// files say `restart-each/12`: then it is after every 12 statements there.
 const RESTART_MARK: &str = "# runs: restart-each";
 
 impl File {
-    /// The file asks to be run with a crash after each statement.
-    pub fn wants_restarts(&self) -> bool {
-        std::fs::read_to_string(&self.path)
-            .is_ok_and(|text| text.lines().any(|line| line.trim() == RESTART_MARK))
+    /// The file asks to be run with crashes: in the test suite after every so many statements.
+    pub fn wants_restarts(&self) -> Option<u32> {
+        let text = std::fs::read_to_string(&self.path).ok()?;
+        text.lines().find_map(|line| match line.trim().strip_prefix(RESTART_MARK)? {
+            "" => Some(1),
+            every => every.strip_prefix('/')?.parse().ok(),
+        })
     }
 
     /// Runs the file on a server of its own.
@@ -46,7 +50,7 @@ impl File {
     /// The first record that answers differently, with its place and the end of the server's log.
     pub fn run(&self, binary: &Path, mode: &Mode) -> Result<(), String> {
         let server = Arc::new(Mutex::new(Server::start(binary, mode)?));
-        let target = Target::Own { server: Arc::clone(&server), restart_each: mode.restart_each };
+        let target = Target::Own { server: Arc::clone(&server), restart_every: mode.restart_every };
         let labels: &[&str] = if mode.gaps { &["millpond"] } else { &["millpond", "gap"] };
         let outcome = self.run_on(target.clone(), labels).and_then(|()| verify_views(target));
         outcome.map_err(|why| {

@@ -64,10 +64,11 @@ fn run(arguments: Arguments) -> Result<bool, String> {
     if paths.is_empty() {
         paths.push(sql_tests());
     }
-    let mode = Mode { epoch_rows, shards, restart_each, gaps, ..Mode::default() };
+    let restart_every = restart_each.then_some(1);
+    let mode = Mode { epoch_rows, shards, restart_every, gaps, ..Mode::default() };
     let (mut passed, mut failed) = (0, 0);
     for path in paths {
-        for file in find(&path)?.iter().filter(|file| !restart_each || file.wants_restarts()) {
+        for file in find(&path)?.iter().filter(|file| !restart_each || file.wants_restarts().is_some()) {
             let outcome = match &postgresql {
                 Some(config) => file.run_on_postgresql(config),
                 None => file.run(&binary()?, &mode),

@@ -59,9 +59,12 @@ fn of_file(file: &File) -> Vec<Trial> {
         ("plain", Mode::default()),
         ("small_epochs", Mode { epoch_rows: Some(1), shards: Some(4), ..Mode::default() }),
     ];
-    if file.wants_restarts() {
-        let restarts = Mode { epoch_rows: Some(7), shards: Some(2), restart_each: true, ..Mode::default() };
-        modes.push(("restarts", restarts));
+    if let Some(every) = file.wants_restarts() {
+        let restart_every = Some(every);
+        modes.push((
+            "restarts",
+            Mode { epoch_rows: Some(7), shards: Some(2), restart_every, ..Mode::default() },
+        ));
     }
     let trial = |(name, mode): (&str, Mode)| {
         let file = file.clone();
