@@ -359,6 +359,13 @@ pub(crate) fn log_error(error: &LogError) -> SqlError {
     sql(SqlState::IO_ERROR, "Look at the disk. The server goes on by itself as soon as a write succeeds.")
 }
 
+/// Of rows that cannot be read back.
+pub(crate) fn log_read_error(error: &LogError) -> SqlError {
+    let state = if error.is_corrupt() { SqlState::DATA_CORRUPTED } else { SqlState::IO_ERROR };
+    SqlError::new(state, format!("could not read the log: {error}"))
+        .hint("\"millpond log verify\" names everything that is damaged, while the server is stopped.")
+}
+
 /// One state for all statements: plans come finished, so it holds configuration, memory and nothing of a session.
 fn datafusion_state(config: &EngineConfig) -> Result<SessionState, SqlError> {
     let mut session = SessionConfig::new()

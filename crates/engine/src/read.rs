@@ -19,7 +19,7 @@ use millpond_functions::error::{from_datafusion, into_datafusion};
 use millpond_plan::{RelationSource, batch, bind_parameters, replace_relations};
 use millpond_types::{Commit, SqlError, SqlState};
 
-use crate::inner::Inner;
+use crate::inner::{Inner, log_read_error};
 use crate::prune::push_conditions;
 use crate::scan::{Provider, Readable};
 use crate::session::CancelHandle;
@@ -114,7 +114,7 @@ fn log_scan(
     Ok(LogScan {
         log: inner.log.clone(),
         frames: Arc::new(
-            inner.log.frames(relation.id, Commit(0), snapshot.cut).map_err(|e| inner.log_error(&e))?,
+            inner.log.frames(relation.id, Commit(0), snapshot.cut).map_err(|e| log_read_error(&e))?,
         ),
         schema: source.schema(),
         // A view sees the columns that were there when it was made.

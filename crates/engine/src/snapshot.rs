@@ -15,6 +15,7 @@ use millpond_plan::Metadata;
 use millpond_state::HeapSnapshot;
 use millpond_types::{Commit, EventTime, RelationId, SqlError, SqlState};
 
+use crate::inner::log_read_error;
 use crate::prune::may_match;
 use crate::reject::{ErrorRow, LateRow, Refused};
 use crate::scan::{Batches, Readable};
@@ -162,7 +163,7 @@ impl Readable for LogScan {
         let stored: Vec<usize> = projection.iter().copied().filter(|c| *c < declared).collect();
         Box::new((from..to).map(move |at| {
             let frame = &frames[at];
-            let external = |e: millpond_log::LogError| DataFusionError::External(Box::new(e));
+            let external = |e: millpond_log::LogError| into_datafusion(log_read_error(&e));
             let facts = FrameFacts::of(frame);
             let width = frame.schema.fields().len();
             let stored: Vec<usize> = stored.iter().copied().filter(|column| *column < width).collect();

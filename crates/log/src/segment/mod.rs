@@ -64,6 +64,9 @@ pub(crate) struct Segment {
     path: PathBuf,
     handle: Mutex<Option<Weak<dyn DiskFile>>>,
     tail: Mutex<Weak<Tail>>,
+    /// Shared by all values that stand for the same file, one after the other, as it is uploaded and leaves this disk: as
+    /// many are alive as there are holders of this.
+    values: Arc<()>,
 }
 
 /// What readers see of a manifest.
@@ -87,8 +90,12 @@ pub(crate) struct SegmentPlace {
 
 impl Segment {
     fn new(store: &Store, entry: SegmentEntry) -> Self {
+        Self::of(store, entry, Arc::default())
+    }
+
+    fn of(store: &Store, entry: SegmentEntry, values: Arc<()>) -> Self {
         let path = store.path(entry.local_name());
-        Self { entry, path, handle: Mutex::default(), tail: Mutex::default() }
+        Self { entry, path, handle: Mutex::default(), tail: Mutex::default(), values }
     }
 
     fn corrupt(&self, offset: u64, what: impl Into<String>) -> LogError {
@@ -107,13 +114,21 @@ impl Sealed {
     fn new(store: &Store, manifest: &Manifest, before: &Self) -> Self {
         let mut topics: BTreeMap<_, Vec<Arc<Segment>>> = BTreeMap::new();
         for entry in &manifest.segments {
-            let same = before.topics.get(&entry.topic).and_then(|all| all.iter().find(|s| s.entry == *entry));
-            let segment = same.map_or_else(|| Arc::new(Segment::new(store, entry.clone())), Arc::clone);
+            let segment = match before.segment(entry) {
+                Some(same) if same.entry == *entry => Arc::clone(same),
+                Some(known) => Arc::new(Segment::of(store, entry.clone(), Arc::clone(&known.values))),
+                None => Arc::new(Segment::new(store, entry.clone())),
+            };
             topics.entry(entry.topic).or_default().push(segment);
         }
         let cuts = manifest.cuts.iter().map(|cut| Arc::new(cut.clone())).collect();
         let manifest = Arc::new(manifest.clone());
         Self { through: manifest.through, cuts, topics, trimmed: manifest.trimmed.clone(), manifest }
+    }
+
+    /// What stands for the same file.
+    pub fn segment(&self, entry: &SegmentEntry) -> Option<&Arc<Segment>> {
+        self.topics.get(&entry.topic)?.iter().find(|segment| segment.entry.key() == entry.key())
     }
 
     /// Segments of a topic that may have frames after `from`, up to and including `to`.

@@ -74,8 +74,8 @@ struct Work {
     number: u64,
     /// The manifest was written by this process, and so is durable: what it does not name can be removed.
     settled: bool,
-    /// After a failure whose effect on the disk is not known, nothing more is done until the next start.
-    failed: Option<LogError>,
+    /// A manifest of that number or one before may be on the disk, or not: nothing is done before a newer one is.
+    uncertain: bool,
     doomed: Doomed,
     published: Published,
     /// What earlier incarnations left in the object store is gone.
@@ -100,14 +100,21 @@ struct DoomedSegment {
 }
 
 impl Doomed {
-    /// Looks who is not in use any more.
-    fn release(&mut self) {
+    /// Looks who is not in use any more. A reader may hold an older value of the same file than the one that is doomed.
+    fn release(&mut self, sealed: &Sealed) {
         let free = self.journals.extract_if(.., |file| Arc::strong_count(file) == 1);
         self.paths.extend(free.flat_map(|file| {
             let skips = (!file.skips().is_empty()).then(|| file.skips_path());
             [file.path.clone()].into_iter().chain(skips)
         }));
-        for doomed in self.segments.extract_if(.., |doomed| Arc::strong_count(&doomed.segment) == 1) {
+        let keys: Vec<_> = self.segments.iter().map(|doomed| doomed.segment.entry.key()).collect();
+        let is_free = |doomed: &DoomedSegment| {
+            let segment = &doomed.segment;
+            let known = keys.iter().filter(|key| **key == segment.entry.key()).count();
+            let known = known + usize::from(sealed.segment(&segment.entry).is_some());
+            Arc::strong_count(segment) == 1 && Arc::strong_count(&segment.values) <= known
+        };
+        for doomed in self.segments.extract_if(.., |doomed| is_free(doomed)) {
             let DoomedSegment { segment, local, object } = doomed;
             self.paths.extend(local.then(|| segment.path.clone()));
             self.objects.extend(object.then(|| segment.entry.object_name()));
@@ -191,10 +198,7 @@ impl Tier {
     /// Does everything that there is to do.
     pub fn maintain(&self, shared: &Shared) -> Result<(), LogError> {
         let mut work = self.work.lock();
-        let result = match &work.failed {
-            Some(error) => Err(error.clone()),
-            None => self.pass(shared, &mut work),
-        };
+        let result = self.settle(&mut work).and_then(|()| self.pass(shared, &mut work));
         let mut status = self.status.lock();
         status.failure = result.as_ref().err().map(ToString::to_string);
         status.published = work.published.through();
@@ -224,7 +228,7 @@ impl Tier {
             None => Ok(()),
         };
         // What the object store says does not keep this disk from being looked after.
-        work.doomed.release();
+        work.doomed.release(&Arc::clone(shared.index.read().sealed()));
         self.tidy(work)?;
         uploaded
     }
@@ -285,6 +289,8 @@ impl Tier {
             upload::segment(&self.store, remote, segment.expect("readers see what the manifest has"))?;
             entry.uploaded = true;
         }
+        // What it holds must not count as a reader.
+        drop(sealed);
         for cut in manifest.cuts.iter_mut().filter(|cut| !cut.uploaded) {
             upload::spine(&self.store, remote, cut)?;
             cut.uploaded = true;
@@ -315,7 +321,7 @@ impl Tier {
         if manifest != work.manifest {
             self.adopt(shared, work, manifest)?;
         }
-        work.doomed.release();
+        work.doomed.release(&Arc::clone(shared.index.read().sealed()));
         work.doomed.remove_objects(remote)
     }
 
@@ -326,9 +332,7 @@ impl Tier {
             let mut work = self.work.lock();
             // Of files that were cut, perhaps before a crash, the segments must be there.
             if !work.manifest.cuts.is_empty() && !work.published.holds(&work.manifest) {
-                if let Some(error) = &work.failed {
-                    return Err(error.clone());
-                }
+                self.settle(&mut work)?;
                 self.upload(shared, &mut work, remote)?;
                 if !work.published.holds(&work.manifest) {
                     return Err(LogError::Closed);
@@ -367,20 +371,10 @@ impl Tier {
 
     /// Makes a manifest the one that counts, on disk and for readers.
     fn adopt(&self, shared: &Shared, work: &mut Work, manifest: Manifest) -> Result<(), LogError> {
-        let number = work.number + 1;
-        if let Err(error) = manifest::write(&self.store, number, &manifest) {
-            // It may or may not be what the next start finds: its files must stay as they are until then.
-            error!(%error, "the list of segments could not be written; journal files are kept until the next start");
-            work.failed = Some(error.clone());
-            return Err(error);
-        }
-        (work.number, work.settled) = (number, true);
+        self.write(work, &manifest)?;
         let mut index = shared.index.write();
         let sealed = Arc::new(Sealed::new(&self.store, &manifest, index.sealed()));
-        let same = |segment: &Segment| {
-            let all = sealed.topics.get(&segment.entry.topic);
-            all.and_then(|all| all.iter().find(|s| s.entry.key() == segment.entry.key()))
-        };
+        let same = |segment: &Segment| sealed.segment(&segment.entry);
         for segment in index.sealed().topics.values().flatten() {
             let stays = same(segment);
             let local = segment.entry.local && !stays.is_some_and(|s| s.entry.local);
@@ -395,6 +389,29 @@ impl Tier {
         Ok(())
     }
 
+    /// Writes the next manifest. After a failure it may or may not be what a start finds: until another one is there, all
+    /// files stay as they are.
+    fn write(&self, work: &mut Work, manifest: &Manifest) -> Result<(), LogError> {
+        work.number += 1;
+        let written = manifest::write(&self.store, work.number, manifest);
+        work.uncertain = written.is_err();
+        match &written {
+            Ok(()) => work.settled = true,
+            Err(error) => error!(%error, "the list of segments could not be written; it is tried again"),
+        }
+        written
+    }
+
+    /// After a failed write: makes what this process knows the newest manifest, and removes what the other one named.
+    fn settle(&self, work: &mut Work) -> Result<(), LogError> {
+        if !work.uncertain {
+            return Ok(());
+        }
+        let manifest = work.manifest.clone();
+        self.write(work, &manifest)?;
+        self.sweep(work)
+    }
+
     /// Removes what no manifest names.
     fn tidy(&self, work: &mut Work) -> Result<(), LogError> {
         let leftovers = !work.doomed.paths.is_empty();
@@ -402,12 +419,8 @@ impl Tier {
             if work.number == 0 {
                 return Ok(());
             }
-            let number = work.number + 1;
-            if let Err(error) = manifest::write(&self.store, number, &work.manifest) {
-                work.failed = Some(error.clone());
-                return Err(error);
-            }
-            (work.number, work.settled) = (number, true);
+            let manifest = work.manifest.clone();
+            self.write(work, &manifest)?;
             self.sweep(work)?;
         }
         if work.settled {
@@ -419,8 +432,10 @@ impl Tier {
     /// Removes files that a crash left.
     fn sweep(&self, work: &Work) -> Result<(), LogError> {
         let segments = work.manifest.segments.iter().filter(|s| s.local).map(|s| s.local_name());
-        let named: HashSet<String> =
-            segments.chain(work.manifest.cuts.iter().map(|cut| cut.local_name())).collect();
+        // What somebody still reads goes later.
+        let in_use = work.doomed.segments.iter().map(|doomed| doomed.segment.entry.local_name());
+        let cuts = work.manifest.cuts.iter().map(|cut| cut.local_name());
+        let named: HashSet<String> = segments.chain(cuts).chain(in_use).collect();
         for file in self.store.list()? {
             let Some(name) = file.to_str() else { continue };
             let ours = [".parquet", ".spine"].iter().any(|end| name.ends_with(end));

@@ -103,6 +103,29 @@ fn a_lost_disk_comes_back_up_to_what_was_uploaded() {
     assert!(look(&open_cold(&lose_disk(&new))) == after);
 }
 
+/// Found by the oracle: between the frames and their rows, a segment was uploaded and left the disk.
+#[test]
+fn what_a_reader_has_found_stays_until_it_is_read() {
+    let sim = Sim::new(13);
+    let opened = try_open_with(&sim, options(), 3).unwrap();
+    fill(&opened, 0..40);
+    opened.log.checkpointed(Commit(40));
+    opened.log.maintain().unwrap();
+    drop(opened);
+    let opened = open_cold(&sim);
+    let frames = opened.log.frames(TOPIC, Commit(0), Commit(40)).unwrap();
+    sim.clock.advance(DAY + Duration::from_secs(1));
+    opened.log.maintain().unwrap();
+    opened.log.maintain().unwrap();
+    assert!(parquet(&sim) > 0, "a reader holds them");
+    for frame in &frames {
+        assert_eq!(opened.log.read(frame, None).unwrap().num_rows(), frame.rows as usize);
+    }
+    drop(frames);
+    opened.log.maintain().unwrap();
+    assert_eq!(parquet(&sim), 0, "and now nobody does");
+}
+
 /// A crash may come between a cut and its upload: the journal behind alone would be no log.
 #[test]
 fn an_uploaded_journal_stands_on_uploaded_segments() {

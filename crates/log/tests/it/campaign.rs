@@ -602,12 +602,8 @@ impl World {
         self.sim.disk.heal();
         self.sim.objects.heal();
         self.check()?;
-        // What failed is done by this process or the next.
-        if self.log().maintain().is_err() {
-            self.reopen()?;
-            return self.cut();
-        }
-        Ok(())
+        // What failed is done without a restart.
+        self.cut()
     }
 
     fn power_off_in_a_cut(&mut self) -> Outcome {
