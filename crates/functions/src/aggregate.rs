@@ -1,6 +1,10 @@
 //! Aggregate functions, and the plain rules and final functions that the incremental operators share with them.
 
+mod distinct;
 pub(crate) mod exact;
+pub(crate) mod extreme;
+pub mod moments;
+pub(crate) mod rows;
 
 use arrow::datatypes::i256;
 use millpond_types::{SqlError, SqlState, SqlType};

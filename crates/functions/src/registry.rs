@@ -8,6 +8,9 @@ use datafusion::execution::{FunctionRegistry, SessionStateDefaults};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
 use crate::aggregate::exact::Exact;
+use crate::aggregate::extreme::Extreme;
+use crate::aggregate::moments::Moments;
+use crate::aggregate::rows::OfRows;
 
 /// Functions of DataFusion that PostgreSQL has not under that name, or has with another meaning, and that none of ours
 /// replaces: a wrong answer is worse than none.
@@ -37,6 +40,9 @@ const NOT_POSTGRESQL: [&str; 24] = [
     "uuid",
     "version",
 ];
+
+/// Likewise, of aggregates: names of DataFusion for what has another in PostgreSQL.
+const NOT_POSTGRESQL_AGGREGATES: [&str; 5] = ["mean", "var", "var_sample", "var_population", "quantile_cont"];
 
 /// Scalar, aggregate and window functions by lower-case name, aliases included.
 #[derive(Debug, Default)]
@@ -69,7 +75,24 @@ impl Registry {
         for ours in [Exact::sum(), Exact::avg()] {
             registry.add_aggregate(Arc::new(AggregateUDF::new_from_impl(ours)));
         }
-        registry.aggregate.remove("mean");
+        Moments::all()
+            .into_iter()
+            .for_each(|f| registry.add_aggregate(Arc::new(AggregateUDF::new_from_impl(f))));
+        OfRows::all()
+            .into_iter()
+            .for_each(|f| registry.add_aggregate(Arc::new(AggregateUDF::new_from_impl(f))));
+        for name in ["min", "max"] {
+            if let Some(inner) = registry.aggregate(name) {
+                registry.add_aggregate(Arc::new(AggregateUDF::new_from_impl(Extreme::over(inner))));
+            }
+        }
+        for name in NOT_POSTGRESQL_AGGREGATES {
+            registry.aggregate.remove(name);
+        }
+        if let Some(function) = registry.aggregate("approx_distinct") {
+            registry
+                .add_aggregate(Arc::new(function.as_ref().clone().with_aliases(["approx_count_distinct"])));
+        }
         if let Some(function) = registry.aggregate("bool_and") {
             registry.add_aggregate(Arc::new(function.as_ref().clone().with_aliases(["every"])));
         }

@@ -3,7 +3,6 @@
 //! The state of a group is a sum and a count of the values that are not NULL, so values can be taken back (sliding
 //! frames). The final step is the plain function of the module above that incremental views use too.
 
-use std::collections::HashSet;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -137,15 +136,16 @@ impl AggregateUDFImpl for Exact {
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let input = args.expr_fields[0].data_type();
         let shape = self.shape(input)?;
-        if args.is_distinct {
-            return Ok(Box::new(Distinct { shape, input: input.clone(), values: HashSet::new() }));
-        }
         macro_rules! make {
             ($input:ty, $state:ty) => {
-                Ok(Box::new(Single::<$input, $state>(Groups::new(shape))))
+                Box::new(Single::<$input, $state>(Groups::new(shape)))
             };
         }
-        by_type!(shape, make)
+        let single: Box<dyn Accumulator> = by_type!(shape, make);
+        if args.is_distinct {
+            return Ok(Box::new(super::distinct::Distinct::new(input.clone(), single)));
+        }
+        Ok(single)
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
@@ -473,63 +473,5 @@ impl<I: Summed<S>, S: Sum> Accumulator for Single<I, S> {
 
     fn size(&self) -> usize {
         size_of_val(self) + GroupsAccumulator::size(&self.0)
-    }
-}
-
-/// sum(DISTINCT) and avg(DISTINCT): the values themselves are the state.
-#[derive(Debug)]
-struct Distinct {
-    shape: Shape,
-    input: DataType,
-    values: HashSet<ScalarValue>,
-}
-
-impl Distinct {
-    fn insert(&mut self, values: &ArrayRef) -> Result<()> {
-        for row in 0..values.len() {
-            if values.is_valid(row) {
-                self.values.insert(ScalarValue::try_from_array(values, row)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn array(&self) -> Result<ArrayRef> {
-        if self.values.is_empty() {
-            return Ok(new_empty_array(&self.input));
-        }
-        ScalarValue::iter_to_array(self.values.iter().cloned())
-    }
-}
-
-impl Accumulator for Distinct {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.insert(&values[0])
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let values = self.array()?;
-        let shape = self.shape.clone();
-        macro_rules! make {
-            ($input:ty, $state:ty) => {{
-                let mut single = Single::<$input, $state>(Groups::new(shape));
-                single.update_batch(&[values])?;
-                single.evaluate()
-            }};
-        }
-        by_type!(self.shape, make)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let values: Vec<ScalarValue> = self.values.iter().cloned().collect();
-        Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &self.input))])
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        states[0].as_list::<i32>().iter().flatten().try_for_each(|values| self.insert(&values))
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self) + self.values.iter().map(ScalarValue::size).sum::<usize>()
     }
 }

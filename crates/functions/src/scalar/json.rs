@@ -495,7 +495,7 @@ impl Build {
 }
 
 /// Writes the values of one column as JSON.
-struct Writer {
+pub(crate) struct Writer {
     formatter: Formatter,
     ty: SqlType,
     /// Of an array: the lists, and how their elements are written.
@@ -503,7 +503,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(array: &ArrayRef, ty: &SqlType) -> Result<Self, SqlError> {
+    pub(crate) fn new(array: &ArrayRef, ty: &SqlType) -> Result<Self, SqlError> {
         let list = match ty {
             SqlType::Array(element) => {
                 let list = array.as_list::<i32>().clone();
@@ -524,7 +524,7 @@ impl Writer {
     }
 
     /// A value where a key stands.
-    fn key(&self, row: usize) -> Option<String> {
+    pub(crate) fn key(&self, row: usize) -> Option<String> {
         let text = self.text(row)?;
         Some(match (&self.ty, text.as_str()) {
             (SqlType::Boolean, "t") => "true".to_owned(),
@@ -533,7 +533,7 @@ impl Writer {
         })
     }
 
-    fn write(&self, row: usize, out: &mut String) {
+    pub(crate) fn write(&self, row: usize, out: &mut String) {
         let Some(text) = self.text(row) else { return out.push_str("null") };
         match (&self.ty, &self.list) {
             (_, Some((list, elements))) => {
