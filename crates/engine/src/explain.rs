@@ -1,12 +1,9 @@
 //! EXPLAIN, and VERIFY MATERIALIZED VIEW.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema};
-use arrow::row::{OwnedRow, RowConverter, SortField};
 use millpond_functions::Zone;
 use millpond_plan::without_late_rows;
 use millpond_sql::RelationName;
@@ -132,7 +129,7 @@ pub(crate) async fn verify(session: &mut Session, name: &RelationName) -> Result
     for batch in heap.batches(None) {
         kept.push(batch.map_err(|fault| SqlError::internal(fault.to_string()))?);
     }
-    let difference = difference(&schema, &kept, &expected)?;
+    let difference = crate::verify::difference(&schema, &kept, &expected)?;
     Ok(rows(columns, difference, RowsTag::Plain("VERIFY")))
 }
 
@@ -147,41 +144,4 @@ pub(crate) async fn batch_answer(
     let (query, lateness) = plan_query(&snapshot.catalog, relation)?;
     let logical = without_late_rows(query.logical, lateness)?;
     read::collect(&session.inner, snapshot, &logical, &[], None).await
-}
-
-/// Rows by how often they are in `kept` more than in `expected`; only those that are not equally often in both.
-fn difference(
-    schema: &arrow::datatypes::SchemaRef,
-    kept: &[RecordBatch],
-    expected: &[RecordBatch],
-) -> Result<RecordBatch, SqlError> {
-    let named = |batches: &[RecordBatch]| -> Result<RecordBatch, SqlError> {
-        let mut renamed = Vec::with_capacity(batches.len());
-        for batch in batches {
-            renamed
-                .push(RecordBatch::try_new(Arc::clone(schema), batch.columns().to_vec()).map_err(internal)?);
-        }
-        concat_batches(schema, &renamed).map_err(internal)
-    };
-    let all = concat_batches(schema, [&named(kept)?, &named(expected)?]).map_err(internal)?;
-    let kept_rows: usize = kept.iter().map(RecordBatch::num_rows).sum();
-    let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
-    let converter = RowConverter::new(fields).map_err(internal)?;
-    let encoded = converter.convert_columns(all.columns()).map_err(internal)?;
-    let mut counts: HashMap<OwnedRow, (i64, u32)> = HashMap::new();
-    for (at, row) in encoded.iter().enumerate() {
-        let entry = counts.entry(row.owned()).or_insert((0, at as u32));
-        entry.0 += if at < kept_rows { 1 } else { -1 };
-    }
-    let mut wrong: Vec<(u32, i64)> =
-        counts.into_values().filter(|(n, _)| *n != 0).map(|(n, at)| (at, n)).collect();
-    wrong.sort_unstable();
-    let rows = UInt32Array::from_iter_values(wrong.iter().map(|(at, _)| *at));
-    let picked = take_record_batch(&all, &rows).map_err(internal)?;
-    let mut fields = vec![SqlType::Int8.field("difference", false)];
-    fields.extend(schema.fields().iter().map(|f| f.as_ref().clone()));
-    let mut arrays: Vec<ArrayRef> =
-        vec![Arc::new(Int64Array::from_iter_values(wrong.iter().map(|(_, n)| *n)))];
-    arrays.extend(picked.columns().iter().cloned());
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(internal)
 }

@@ -43,6 +43,7 @@ mod system_tables;
 mod table;
 mod target;
 mod txn;
+mod verify;
 mod view;
 
 use std::collections::BTreeMap;
