@@ -33,9 +33,10 @@ pub use graph::{
 pub use join::{STATE_LEFT, STATE_RIGHT};
 pub use order::STATE_ROWS;
 pub use order::spec::{
-    Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking, TopNSpec,
+    Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking,
+    SortedAggregateSpec, SortedArgument, SortedCall, TopNSpec,
 };
 pub use spec::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, JoinClose,
-    JoinKind, JoinSpec, MapSpec, Residual, SideClose, WindowKind, WindowSpec,
+    JoinKind, JoinSpec, MapSpec, Residual, SideClose, Spread, WindowKind, WindowSpec,
 };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::physical_plan::PhysicalExpr;
+pub use millpond_functions::aggregate::moments::Spread;
 pub use millpond_functions::window::{Cumulate, Hop, Tumble};
 
 /// Keeps the rows for which `filter` is true (NULL is not true), then computes one column per pair of `projection`.
@@ -42,6 +43,8 @@ pub enum AggregateFunction {
     Avg,
     Min,
     Max,
+    /// stddev and variance.
+    Spread(Spread),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +55,8 @@ pub struct AggregateCall {
     /// A boolean column of the source: only rows where it is true count.
     pub filter: Option<usize>,
     /// The type of the result, as `functions::aggregate` gives it for the argument's type: `sum(int2|int4)` Int64,
-    /// `sum(int8)` Decimal128(38, 0), `sum(numeric)` Decimal of the same scale, `avg(int*)` Decimal128(38, 16), and so on.
+    /// `sum(int8)` Decimal128(38, 0), `sum(numeric)` Decimal of the same scale, `avg(int*)` Decimal128(38, 16),
+    /// and so on.
     pub result: DataType,
 }
 

@@ -57,6 +57,9 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
             Operator::HopAggregate(hop) => {
                 graph.add_hop_aggregate(source(0), hop_spec(hop, source_node(0), node)?)?
             }
+            Operator::SortedAggregate(aggregate) => {
+                graph.add_sorted_aggregate(source(0), order::sorted(aggregate, source_node(0), node)?)?
+            }
             Operator::Window(window) => {
                 let kind = match window.window {
                     planned::WindowKind::Tumble { size, offset } => {
@@ -141,18 +144,20 @@ fn aggregate_spec(aggregate: &incremental::Aggregate, source: &Node, node: &Node
         keys: aggregate.group.clone(),
         calls: calls(&aggregate.calls),
         append_only: source.append_only,
-        close: aggregate.close.and_then(|close| {
-            Some(CloseSpec {
-                window_end: close.end?,
-                window_start: None,
-                watermark: close.watermark,
-                lateness_micros: close.lateness_us,
-                emit_on_close: close.emit_on_close,
-            })
-        }),
+        close: aggregate.close.and_then(close_spec),
         global: aggregate.global,
         schema: Arc::clone(&node.schema),
     }
+}
+
+fn close_spec(close: incremental::WindowClose) -> Option<CloseSpec> {
+    Some(CloseSpec {
+        window_end: close.end?,
+        window_start: None,
+        watermark: close.watermark,
+        lateness_micros: close.lateness_us,
+        emit_on_close: close.emit_on_close,
+    })
 }
 
 fn hop_spec(hop: &incremental::HopAggregate, source: &Node, node: &Node) -> Result<HopSpec, SqlError> {
@@ -200,6 +205,7 @@ fn function(function: incremental::AggregateFunction) -> AggregateFunction {
         incremental::AggregateFunction::Avg => AggregateFunction::Avg,
         incremental::AggregateFunction::Min => AggregateFunction::Min,
         incremental::AggregateFunction::Max => AggregateFunction::Max,
+        incremental::AggregateFunction::Spread(spread) => AggregateFunction::Spread(spread),
     }
 }
 

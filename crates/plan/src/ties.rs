@@ -13,13 +13,14 @@ use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::{normalize_cols, normalize_sorts};
 use datafusion::logical_expr::{
-    Distinct, DistinctOn, Expr, Limit, LogicalPlan, LogicalPlanBuilder, Sort, SortExpr, Window, WindowFrame,
-    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, lit,
+    Aggregate, Distinct, DistinctOn, Expr, Limit, LogicalPlan, LogicalPlanBuilder, Sort, SortExpr, Window,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, lit,
 };
 use millpond_functions::Registry;
 use millpond_functions::error::into_datafusion;
 use millpond_types::SqlError;
 
+use crate::incremental::depends_on_order;
 use crate::names;
 use crate::rules::without_alias;
 
@@ -86,9 +87,32 @@ pub(crate) fn total_order(plan: LogicalPlan) -> Result<LogicalPlan> {
             _ => Transformed::yes(ordered(limit)),
         }),
         LogicalPlan::Window(window) => window_in_order(window).map(Transformed::yes),
+        LogicalPlan::Aggregate(aggregate) => aggregate_in_order(aggregate).map(Transformed::yes),
         other => Ok(Transformed::no(other)),
     });
     rewritten.map(|t| t.data)
+}
+
+/// Functions of rows in order: what ORDER BY leaves open, their arguments decide. Rows equal in both cannot be told apart.
+fn aggregate_in_order(aggregate: Aggregate) -> Result<LogicalPlan> {
+    let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
+    let in_order = |expr: Expr| {
+        let name = expr.schema_name().to_string();
+        match without_alias(expr.clone()) {
+            Expr::AggregateFunction(mut call) if depends_on_order(call.func.name()) => {
+                let arguments = call.params.args.iter().filter(|e| !matches!(e, Expr::Literal(..)));
+                for argument in arguments {
+                    if !call.params.order_by.iter().any(|sort| sort.expr == *argument) {
+                        call.params.order_by.push(argument.clone().sort(true, false));
+                    }
+                }
+                Expr::AggregateFunction(call).alias(name)
+            }
+            _ => expr,
+        }
+    };
+    let calls = aggr_expr.into_iter().map(in_order).collect();
+    Ok(LogicalPlan::Aggregate(Aggregate::try_new_with_schema(input, group_expr, calls, schema)?))
 }
 
 fn extend(order: &mut Vec<SortExpr>, input: &LogicalPlan) {

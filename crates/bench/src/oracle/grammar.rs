@@ -141,11 +141,25 @@ impl World {
                 let key = self.any(&columns);
                 let aggregates = self.aggregates(&columns);
                 let having = if self.rng.random_bool(0.3) { " HAVING count(*) > 1" } else { "" };
+                let mut results = vec![("k", key.1), ("n", Number), ("v", Number)];
+                let mut text = String::new();
+                if self.rng.random_bool(0.3) {
+                    self.drew("string_agg");
+                    let (of, by) = (self.any(&columns), self.any(&columns));
+                    let distinct = self.rng.random_bool(0.3);
+                    text = match distinct {
+                        true => format!(", string_agg(DISTINCT CAST({} AS text), ',') AS x", of.0),
+                        false => {
+                            format!(", string_agg(CAST({} AS text), ',' ORDER BY {} DESC) AS x", of.0, by.0)
+                        }
+                    };
+                    results.push(("x", Kind::Text));
+                }
                 let query = format!(
-                    "SELECT {} AS k, {aggregates} FROM {name}{filter} GROUP BY {}{having}",
+                    "SELECT {} AS k, {aggregates}{text} FROM {name}{filter} GROUP BY {}{having}",
                     key.0, key.0
                 );
-                (query, vec![("k", key.1), ("n", Number), ("v", Number)], false)
+                (query, results, false)
             }
         }
     }
@@ -466,6 +480,10 @@ impl World {
             }
             _ => format!("count(*) FILTER (WHERE {number} > 5)"),
         };
+        if self.rng.random_bool(0.35) {
+            let second = self.rare_aggregate(number, any.0);
+            return format!("{first} AS n, {second} AS v");
+        }
         let function = ["sum", "min", "max", "avg"][self.rng.random_range(0..4)];
         self.drew(function);
         // Views on views would sum sums of averages: integers keep every step exact.
@@ -475,6 +493,26 @@ impl World {
             _ => format!("cast({function}({number}) AS bigint)"),
         };
         format!("{first} AS n, {second} AS v")
+    }
+
+    /// Aggregates that few ask for, as a bigint.
+    fn rare_aggregate(&mut self, number: &str, any: &str) -> String {
+        let (rule, call) = match self.rng.random_range(0..12) {
+            0 => ("stddev", format!("stddev({number}) * 1000")),
+            1 => ("variance", format!("var_pop({number}) * 1000")),
+            2 => ("stddev of floats", format!("stddev_pop(CAST({number} AS double precision))")),
+            3 => ("sum distinct", format!("sum(DISTINCT {number})")),
+            4 => ("avg distinct", format!("avg(DISTINCT {number}) FILTER (WHERE {number} > 3) * 100")),
+            5 => ("first_value", format!("first_value({number} ORDER BY {any} DESC, {number})")),
+            6 => ("last_value", format!("last_value({number} ORDER BY {any} NULLS FIRST)")),
+            7 => ("percentile_cont", format!("percentile_cont(0.3) WITHIN GROUP (ORDER BY {number} DESC)")),
+            8 => ("percentile_disc", format!("percentile_disc(0.6) WITHIN GROUP (ORDER BY {number})")),
+            9 => ("mode", format!("mode() WITHIN GROUP (ORDER BY {number})")),
+            10 => ("array_agg", format!("array_length(array_agg(DISTINCT {any}), 1)")),
+            _ => ("jsonb_agg", format!("length(CAST(jsonb_agg({any} ORDER BY {number}) AS text))")),
+        };
+        self.drew(rule);
+        format!("cast({call} AS bigint)")
     }
 
     fn filter(&mut self, columns: &[(&'static str, Kind)]) -> String {

@@ -6,6 +6,7 @@
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::*;
+use millpond_functions::aggregate::moments::{Double, FloatMoments};
 
 use super::key::{BytesColumn, join128, join256, split128, split256};
 use super::multiset::Multisets;
@@ -29,6 +30,11 @@ pub(super) enum Kind {
     /// Sum and compensation (Neumaier, 1974) of finite values, count of all, then of NaN, +inf and -inf: they are counted so
     /// that a retraction takes them back exactly.
     SumFloat,
+    /// Sum in 256 bits, then sums of the upper and of the lower halves of squares. Exact for integers and decimals of up to
+    /// 38 digits.
+    MomentsExact,
+    /// Count, count of values that are not finite, then sum and sum of squares as two doubles each.
+    MomentsFloat,
     /// Extreme value in ordered form, with all bits flipped for min: the larger one wins, and 0 loses. Never retracts.
     Monotone {
         width: usize,
@@ -68,7 +74,8 @@ impl Kind {
             Self::SumNarrow => 2,
             Self::SumWide => 4,
             Self::SumHuge => 8,
-            Self::SumFloat => 6,
+            Self::SumFloat | Self::MomentsFloat => 6,
+            Self::MomentsExact => 12,
             Self::Monotone { width, .. } => width,
             Self::MonotoneBytes { .. } => 3,
             Self::Retracting { width, .. } => width + 3,
@@ -79,10 +86,12 @@ impl Kind {
     /// Which of its words counts the values that are not NULL, if one does.
     pub(super) fn count_word(self) -> Option<usize> {
         match self {
-            Self::Count => Some(0),
+            Self::Count | Self::MomentsFloat => Some(0),
             Self::SumFloat | Self::MonotoneBytes { .. } | Self::RetractingBytes { .. } => Some(2),
             Self::Retracting { width, .. } => Some(width),
-            Self::SumNarrow | Self::SumWide | Self::SumHuge | Self::Monotone { .. } => None,
+            Self::SumNarrow | Self::SumWide | Self::SumHuge | Self::MomentsExact | Self::Monotone { .. } => {
+                None
+            }
         }
     }
 
@@ -198,6 +207,18 @@ impl Accumulator {
                     });
                 }
             },
+            Kind::MomentsExact => self.moments_exact(slots, ids, column, weights),
+            Kind::MomentsFloat => {
+                let values = arrow::compute::cast(column, &DataType::Float64).expect("floats widen");
+                let values = values.as_primitive::<Float64Type>().values();
+                each(slots, ids, at, weights, |words: &mut [u64; 6], row, w| {
+                    if w != 0 {
+                        let mut moments = float_moments(words);
+                        moments.add(values[row], w);
+                        *words = float_words(&moments);
+                    }
+                });
+            }
             Kind::Monotone { width: 1, .. } => self.monotone::<1>(slots, ids, column, weights),
             Kind::Monotone { width: 2, .. } => self.monotone::<2>(slots, ids, column, weights),
             Kind::Monotone { .. } => self.monotone::<4>(slots, ids, column, weights),
@@ -228,6 +249,31 @@ impl Accumulator {
             DataType::Int32 => sum!(Int32Type),
             DataType::Int64 => sum!(Int64Type),
             _ => sum!(Decimal128Type),
+        }
+    }
+
+    fn moments_exact(&self, slots: &mut Slots, ids: &[u32], column: &ArrayRef, weights: Option<&[i64]>) {
+        macro_rules! moments {
+            ($type:ty) => {{
+                let values = column.as_primitive::<$type>().values();
+                each(slots, ids, self.at, weights, |words: &mut [u64; 12], row, w| {
+                    if w == 0 {
+                        return;
+                    }
+                    let (value, weight) = (i256::from_i128(values[row].into()), i256::from_i128(w.into()));
+                    add256(&mut words[..4], value.wrapping_mul(weight));
+                    // Below 10^76, so the product fits.
+                    let (low, high) = value.wrapping_mul(value).to_parts();
+                    add256(&mut words[4..8], i256::from_parts(low, 0).wrapping_mul(weight));
+                    add256(&mut words[8..], i256::from_i128(high).wrapping_mul(weight));
+                });
+            }};
+        }
+        match column.data_type() {
+            DataType::Int16 => moments!(Int16Type),
+            DataType::Int32 => moments!(Int32Type),
+            DataType::Int64 => moments!(Int64Type),
+            _ => moments!(Decimal128Type),
         }
     }
 
@@ -269,6 +315,17 @@ impl Accumulator {
                 for at in 2..6 {
                     target[at] = target[at].wrapping_add(source[at]);
                 }
+            }
+            Kind::MomentsExact => {
+                for at in [0, 4, 8] {
+                    add256(&mut target[at..at + 4], join256(&source[at..]));
+                }
+            }
+            Kind::MomentsFloat => {
+                let words = |words: &[u64]| float_moments(words.try_into().expect("six words"));
+                let mut moments = words(target);
+                moments.merge(&words(source));
+                target.copy_from_slice(&float_words(&moments));
             }
             Kind::Monotone { .. } => {
                 if *source > *target {
@@ -408,6 +465,22 @@ fn add_float(words: &mut [u64; 6], value: f64, weight: i64) {
         add_count(&mut words[special], weight);
     }
     add_count(&mut words[2], weight);
+}
+
+pub(super) fn float_moments(words: &[u64; 6]) -> FloatMoments {
+    let [sum, sum_low, squares, squares_low] = [2, 3, 4, 5].map(|at: usize| f64::from_bits(words[at]));
+    FloatMoments {
+        count: words[0] as i64,
+        not_finite: words[1] as i64,
+        sum: Double(sum, sum_low),
+        squares: Double(squares, squares_low),
+    }
+}
+
+pub(super) fn float_words(moments: &FloatMoments) -> [u64; 6] {
+    let FloatMoments { count, not_finite, sum, squares } = moments;
+    let [a, b, c, d] = [sum.0, sum.1, squares.0, squares.1].map(f64::to_bits);
+    [*count as u64, *not_finite as u64, a, b, c, d]
 }
 
 fn extreme_bytes(words: &mut [u64; 3], value: &[u8], weight: i64, max: bool, arena: &mut Arena) {

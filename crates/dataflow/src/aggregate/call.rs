@@ -9,12 +9,14 @@ use arrow::array::{
 use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, i256};
 use arrow::error::ArrowError;
+use millpond_functions::aggregate::moments::Spread;
 use millpond_functions::aggregate::{
-    avg_from_sum_count, avg_from_sum_count_wide, sum_to_bigint, sum_to_numeric,
+    AVG_SCALE, avg_from_sum_count, avg_from_sum_count_wide, sum_to_bigint, sum_to_numeric,
 };
+use millpond_functions::error::into_arrow;
 use millpond_types::{SqlError, SqlState};
 
-use super::accumulator::{Accumulator, Kind};
+use super::accumulator::{Accumulator, Kind, float_moments};
 use super::key::{bytes_array, join128, join256};
 use super::order;
 use super::slots::{Arena, is_long};
@@ -49,6 +51,9 @@ enum Finish {
     },
     SumFloat,
     AvgFloat,
+    /// stddev or variance over values of so many digits after the point.
+    SpreadExact(Spread, i8),
+    SpreadFloat(Spread),
     Extreme,
     /// The last word: how many distinct values there are.
     Distinct,
@@ -71,6 +76,13 @@ pub(super) fn accumulator_of(
         DataType::Float32 | DataType::Float64 => Some(Kind::SumFloat),
         _ => None,
     };
+    let moments = match data_type {
+        DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Decimal128(..) => {
+            Some(Kind::MomentsExact)
+        }
+        DataType::Float32 | DataType::Float64 => Some(Kind::MomentsFloat),
+        _ => None,
+    };
     let max = call.function == AggregateFunction::Max;
     let extreme = match (order::width(data_type), order::is_bytes(data_type)) {
         (Some(width), _) if append_only => Some(Kind::Monotone { width, max }),
@@ -88,6 +100,7 @@ pub(super) fn accumulator_of(
         AggregateFunction::CountStar | AggregateFunction::Count => (Some(Kind::Count), "count"),
         AggregateFunction::Sum => (numbers, "sum"),
         AggregateFunction::Avg => (numbers, "avg"),
+        AggregateFunction::Spread(_) => (moments, "stddev or variance"),
         AggregateFunction::CountDistinct => (distinct, "count(DISTINCT)"),
         AggregateFunction::Min => (extreme, "min"),
         AggregateFunction::Max => (extreme, "max"),
@@ -146,6 +159,14 @@ impl Call {
                 Finish::SumFloat
             }
             (AggregateFunction::Avg, DataType::Float64, Kind::SumFloat) => Finish::AvgFloat,
+            (
+                AggregateFunction::Spread(spread),
+                DataType::Decimal128(_, AVG_SCALE) | DataType::Decimal256(_, AVG_SCALE),
+                Kind::MomentsExact,
+            ) => Finish::SpreadExact(spread, sum_scale),
+            (AggregateFunction::Spread(spread), DataType::Float64, Kind::MomentsFloat) => {
+                Finish::SpreadFloat(spread)
+            }
             (AggregateFunction::Min | AggregateFunction::Max, result, _) if result == argument => {
                 Finish::Extreme
             }
@@ -171,13 +192,22 @@ impl Call {
         match self.finish {
             Finish::Count => return a[0] == b[0],
             Finish::Distinct => return a.last() == b.last(),
+            // Of one value there is none of a sample, so NULL and NULL are the same for other reasons, too.
+            Finish::SpreadExact(spread, scale) => {
+                return a == b && old[self.count_at] == new[self.count_at]
+                    || self.spread(old, spread, scale).ok() == self.spread(new, spread, scale).ok();
+            }
+            Finish::SpreadFloat(spread) => {
+                let bits = |row| self.spread_float(row, spread).ok().map(|v| v.map(f64::to_bits));
+                return bits(old) == bits(new);
+            }
             _ => {}
         }
         if self.is_null(old) || self.is_null(new) {
             return self.is_null(old) && self.is_null(new);
         }
         match self.finish {
-            Finish::Count | Finish::Distinct => false,
+            Finish::Count | Finish::Distinct | Finish::SpreadExact(..) | Finish::SpreadFloat(_) => false,
             Finish::SumBigint | Finish::SumDecimal => a[..2] == b[..2],
             Finish::SumWideDecimal => a[..4] == b[..4],
             Finish::SumHugeDecimal => a[..8] == b[..8],
@@ -225,6 +255,8 @@ impl Call {
             Finish::AvgDecimal { sum_scale, scale } => self.avg(row, sum_scale, scale).map(drop),
             Finish::AvgHugeDecimal { sum_scale, scale } => self.avg_huge(row, sum_scale, scale).map(drop),
             Finish::SumFloat | Finish::AvgFloat => self.float(row).map(drop),
+            Finish::SpreadExact(spread, scale) => self.spread(row, spread, scale).map(drop),
+            Finish::SpreadFloat(spread) => self.spread_float(row, spread).map(drop),
         }
     }
 
@@ -239,6 +271,16 @@ impl Call {
     fn avg_huge(&self, row: &[u64], sum_scale: i8, scale: i8) -> Result<i256, SqlError> {
         let count = row[self.count_at] as i64;
         bounded(avg_from_sum_count_wide(huge(self.words(row))?, sum_scale, count, scale)?)
+    }
+
+    fn spread(&self, row: &[u64], spread: Spread, scale: i8) -> Result<Option<i256>, SqlError> {
+        let words = self.words(row);
+        let squares = huge(&words[4..])?;
+        spread.of_exact(row[self.count_at] as i64, join256(&words[..4]), squares, scale)
+    }
+
+    fn spread_float(&self, row: &[u64], spread: Spread) -> Result<Option<f64>, SqlError> {
+        spread.of_floats(&float_moments(self.words(row).try_into().expect("six words")))
     }
 
     fn float(&self, row: &[u64]) -> Result<f64, SqlError> {
@@ -272,6 +314,26 @@ impl Call {
                 let counts = each().map(|w| w.last().map_or(0, |count| *count as i64));
                 return Ok(Arc::new(Int64Array::from_iter_values(counts)));
             }
+            Finish::SpreadExact(spread, scale) => {
+                let values = rows.chunks_exact(stride).map(|row| self.spread(row, spread, scale));
+                let values: Vec<Option<i256>> = values.collect::<Result<_, _>>().map_err(into_arrow)?;
+                let narrow = |value: Option<i256>| value.and_then(i256::to_i128);
+                return Ok(match &self.result {
+                    DataType::Decimal128(..) => {
+                        let array: Decimal128Array = values.into_iter().map(narrow).collect();
+                        Arc::new(array.with_data_type(self.result.clone()))
+                    }
+                    _ => {
+                        let array: Decimal256Array = values.into_iter().collect();
+                        Arc::new(array.with_data_type(self.result.clone()))
+                    }
+                });
+            }
+            Finish::SpreadFloat(spread) => {
+                let values = rows.chunks_exact(stride).map(|row| self.spread_float(row, spread));
+                let array: Float64Array = values.collect::<Result<_, _>>().map_err(into_arrow)?;
+                return Ok(Arc::new(array));
+            }
             _ => {}
         }
         let nulls: NullBuffer = rows.chunks_exact(stride).map(|row| !self.is_null(row)).collect();
@@ -286,7 +348,9 @@ impl Call {
             }};
         }
         Ok(match self.finish {
-            Finish::Count | Finish::Distinct => unreachable!("done above"),
+            Finish::Count | Finish::Distinct | Finish::SpreadExact(..) | Finish::SpreadFloat(_) => {
+                unreachable!("done above")
+            }
             Finish::SumBigint => {
                 Arc::new(checked!(Int64Array, |row| sum_to_bigint(join128(self.words(row)))))
             }

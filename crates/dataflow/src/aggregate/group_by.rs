@@ -11,19 +11,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, Int64Array};
 use arrow::datatypes::{FieldRef, SchemaRef};
 use millpond_state::KeyedRun;
 use millpond_types::hash::{hash_columns, shard_of};
 use millpond_types::{Delta, EventTime, SqlError};
 
 use super::freeze::{AGGREGATE_STATES, Changes};
+use super::late;
 use super::layout::{KeySource, Layout};
 use super::table::Window;
-use super::windows::{Closing, Windows, is_over};
+use super::windows::{Closing, Windows};
 use crate::exchange::{is_time, times};
 use crate::fault::Cause;
-use crate::operator::{Built, LateRows, Operator, Output, Piece, Progress, Router};
+use crate::operator::{Built, Operator, Output, Piece, Progress, Router};
 use crate::spec::{AggregateCall, AggregateSpec, CloseSpec, GroupColumn};
 
 /// Rows handled at a time, so that the slots they touch stay in the L2 cache from one accumulator to the next.
@@ -109,50 +110,10 @@ struct GroupByRouter {
     close: Option<CloseSpec>,
 }
 
-impl GroupByRouter {
-    /// The rows that are in time; `None` if that is all of them.
-    fn refuse_late(
-        &self,
-        close: &CloseSpec,
-        delta: &Delta,
-        out: &mut Output,
-    ) -> Result<Option<Delta>, Cause> {
-        let ends = times(delta.batch.column(close.window_end))?;
-        let marks = times(delta.batch.column(close.watermark))?;
-        let late = |row: usize| {
-            ends.is_valid(row)
-                && marks.is_valid(row)
-                && is_over(Some(ends.value(row)), close.lateness_micros, EventTime(marks.value(row)))
-        };
-        let (refused, kept): (Vec<u32>, Vec<u32>) =
-            (0..delta.rows() as u32).partition(|row| late(*row as usize));
-        if refused.is_empty() {
-            return Ok(None);
-        }
-        out.late.push(LateRows {
-            window_ends: refused.iter().map(|row| ends.value(*row as usize)).collect(),
-            watermarks: refused.iter().map(|row| marks.value(*row as usize)).collect(),
-            rows: delta.take(&UInt32Array::from(refused))?,
-        });
-        Ok(Some(delta.take(&UInt32Array::from(kept))?))
-    }
-
-    /// Whether any row may be late: one pass over two slices, nearly always the only one.
-    fn may_refuse(&self, close: &CloseSpec, batch: &RecordBatch) -> Result<bool, Cause> {
-        let ends = times(batch.column(close.window_end))?;
-        let marks = times(batch.column(close.watermark))?;
-        let bound = |end: i64| end.saturating_add(close.lateness_micros);
-        Ok(ends.values().iter().zip(marks.values()).any(|(end, mark)| bound(*end) <= *mark))
-    }
-}
-
 impl Router for GroupByRouter {
     fn route(&self, delta: &Delta, out: &mut Output) -> Result<Piece, Cause> {
         let Some(close) = &self.close else { return self.projection.piece(delta) };
-        let in_time = match self.may_refuse(close, &delta.batch)? {
-            true => self.refuse_late(close, delta, out)?,
-            false => None,
-        };
+        let in_time = late::refuse(close, delta, out)?;
         let delta = in_time.as_ref().unwrap_or(delta);
         let mut piece = self.projection.piece(delta)?;
         piece.columns.push(Arc::clone(delta.batch.column(close.window_end)));

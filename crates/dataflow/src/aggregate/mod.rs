@@ -11,6 +11,7 @@ pub(crate) mod group_by;
 pub(crate) mod hop;
 pub(crate) mod index;
 pub(crate) mod key;
+mod late;
 mod layout;
 mod multiset;
 mod order;
@@ -20,4 +21,5 @@ mod windows;
 
 pub(crate) use freeze::Changes;
 pub use freeze::{Frozen, STATE_GROUPS, STATE_VALUES};
+pub(crate) use late::refuse as refuse_late;
 pub(crate) use windows::is_over;

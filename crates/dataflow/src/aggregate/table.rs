@@ -17,7 +17,9 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::error::ArrowError;
 use millpond_types::{Delta, SqlError};
 
-use super::accumulator::{Beside, Kind, Parts, PartsRef, effective_weights, with_multisets};
+use super::accumulator::{
+    Beside, Kind, Parts, PartsRef, effective_weights, float_moments, float_words, with_multisets,
+};
 use super::call::Call;
 use super::index::Index;
 use super::key::{KeyBytes, Keys};
@@ -354,6 +356,12 @@ impl Table {
                 // Only now: inside an epoch a count may pass 0 while retractions wait for their insertions.
                 if accumulator.kind == Kind::SumFloat && finite_values(words) == 0 {
                     words[..2].fill(0);
+                }
+                if accumulator.kind == Kind::MomentsFloat {
+                    let words: &mut [u64; 6] = words.try_into().expect("six words");
+                    let mut moments = float_moments(words);
+                    moments.settle();
+                    *words = float_words(&moments);
                 }
                 with_multisets!(beside,
                     sets => sets.settle(&mut self.slots, &mut (), slot)?,

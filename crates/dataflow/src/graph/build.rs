@@ -15,8 +15,8 @@ use crate::operator::Built;
 use crate::operator::map::Map;
 use crate::operator::repeat::Repeat;
 use crate::operator::window::Windows;
-use crate::order::spec::{OverSpec, TopNSpec};
-use crate::order::{over, top_n};
+use crate::order::spec::{OverSpec, SortedAggregateSpec, TopNSpec};
+use crate::order::{over, sorted, top_n};
 use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, WindowSpec};
 
 impl Graph {
@@ -168,6 +168,19 @@ impl Graph {
         let source = source.into();
         let built = over::build(&self.source_schema(source)?, &spec, self.shards)?;
         Ok(self.add_keyed("over", vec![source], built, None, spec.schema))
+    }
+
+    /// # Errors
+    /// As [`Graph::add_aggregate`].
+    pub fn add_sorted_aggregate(
+        &mut self,
+        source: impl Into<NodeId>,
+        spec: SortedAggregateSpec,
+    ) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = sorted::build(&self.source_schema(source)?, &spec, self.shards)?;
+        let lateness = spec.close.map(|c| c.lateness_micros);
+        Ok(self.add_keyed("sorted aggregate", vec![source], built, lateness, spec.schema))
     }
 
     /// # Errors

@@ -40,7 +40,8 @@ impl Graph {
         Ok(())
     }
 
-    /// Sets the watermarks of the cut that the saved state belongs to, before or after [`Graph::restore`].
+    /// Sets the watermarks of the cut that the saved state belongs to, before or after [`Graph::restore`]: always, also if
+    /// there are none.
     ///
     /// # Errors
     /// If a node is no input, or its watermark would go back.
@@ -49,6 +50,9 @@ impl Graph {
         for id in ids {
             let given = watermarks.iter().find(|(input, _)| input.0 == id).map(|(_, mark)| *mark);
             self.advance(id, given)?;
+            if let Some(Kind::Keyed(keyed)) = self.nodes.get_mut(&id).map(|node| &mut node.kind) {
+                keyed.shards.iter_mut().for_each(|operator| operator.resume());
+            }
         }
         Ok(())
     }

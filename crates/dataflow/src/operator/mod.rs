@@ -88,6 +88,8 @@ pub(crate) trait Operator: Send {
     fn freeze(&mut self, changes: &mut Changes);
     /// Takes the rows of a saved state whose keys belong to this shard.
     fn restore(&mut self, state: &str, run: &KeyedRun, shard: usize, shards: usize) -> Result<(), Cause>;
+    /// State and watermarks of a checkpoint are there: what they say was published before it.
+    fn resume(&mut self) {}
     /// Groups or rows held.
     fn rows(&self) -> usize;
     fn memory_bytes(&self) -> usize;

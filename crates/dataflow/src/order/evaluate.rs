@@ -148,6 +148,9 @@ fn aggregate(
         AggregateFunction::CountDistinct => {
             Err(ArrowError::NotYetImplemented("count(DISTINCT) over a window".to_owned()))
         }
+        AggregateFunction::Spread(_) => {
+            Err(ArrowError::NotYetImplemented("stddev or variance over a window".to_owned()))
+        }
         AggregateFunction::Min | AggregateFunction::Max => {
             let max = function == AggregateFunction::Max;
             extremes(argument(call, columns)?, max, &counted, bounds)

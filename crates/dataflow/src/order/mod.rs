@@ -1,4 +1,5 @@
-//! Operators over rows in order: the first rows of a partition, and window functions.
+//! Operators over rows in order: the first rows of a partition, window functions, and aggregates that need all rows of a
+//! group ([`sorted`]).
 //!
 //! [`store::Store`] keeps all rows of a shard in one ordered map whose keys are the rows themselves ([`codec`]). An epoch's
 //! changes are summed up when they have all come, so retractions may stand before their insertions, and each partition
@@ -10,6 +11,7 @@ mod evaluate;
 mod frame;
 pub(crate) mod over;
 mod session;
+pub(crate) mod sorted;
 pub(crate) mod spec;
 mod store;
 pub(crate) mod top_n;

@@ -1,8 +1,12 @@
 //! What the operators over ordered rows compute.
 
-use arrow::datatypes::{DataType, SchemaRef};
+use std::sync::Arc;
 
-use crate::spec::AggregateFunction;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+
+use crate::spec::{AggregateFunction, CloseSpec};
 
 /// A column of the source that rows are ordered by. Rows that it leaves equal are ordered by all other columns, ascending
 /// with NULLs last, so that the order is total for all rows that can be told apart.
@@ -48,6 +52,50 @@ pub struct OverSpec {
     pub append_only: bool,
     /// The columns of the source, then one per call.
     pub schema: SchemaRef,
+}
+
+/// GROUP BY with functions of a group's rows in order.
+#[derive(Clone, Debug)]
+pub struct SortedAggregateSpec {
+    /// Columns of the source; NULLs are equal to each other.
+    pub keys: Vec<usize>,
+    pub calls: Vec<SortedCall>,
+    pub append_only: bool,
+    /// [`CloseSpec::window_start`] is not used.
+    pub close: Option<CloseSpec>,
+    /// No GROUP BY: one row also over an empty input, from the first epoch on.
+    pub global: bool,
+    /// Output columns: the keys, then one per call.
+    pub schema: SchemaRef,
+}
+
+#[derive(Clone, Debug)]
+pub struct SortedCall {
+    /// Makes accumulators. It is without ORDER BY and DISTINCT, unless the order is its own (WITHIN GROUP).
+    pub function: Arc<AggregateFunctionExpr>,
+    pub arguments: Vec<SortedArgument>,
+    /// A boolean column of the source: only rows where it is true count.
+    pub filter: Option<usize>,
+    /// What the result depends on, if on any order, is ordered by it.
+    pub order: Vec<OrderColumn>,
+    /// Of rows with equal arguments the first counts.
+    pub distinct: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SortedArgument {
+    /// Of the source.
+    Column(usize),
+    Constant(ScalarValue),
+}
+
+impl SortedArgument {
+    pub(super) fn map(self, place: impl FnOnce(usize) -> usize) -> Self {
+        match self {
+            Self::Column(column) => Self::Column(place(column)),
+            constant @ Self::Constant(_) => constant,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -173,6 +173,14 @@ impl Store {
         self.dirty.push(Arc::clone(key));
     }
 
+    /// Takes rows away, from the first on.
+    pub(super) fn forget_while(&mut self, over: impl Fn(&[u8]) -> bool) {
+        while let Some((key, _)) = self.rows.first_key_value().filter(|(key, _)| over(key)) {
+            let key = Arc::clone(key);
+            self.forget(&key);
+        }
+    }
+
     fn remove(&mut self, key: &Key) {
         if self.rows.remove(key).is_some() {
             self.bytes = self.bytes.saturating_sub(key.len() + ROW_BYTES);

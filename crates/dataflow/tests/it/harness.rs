@@ -109,8 +109,7 @@ impl<'a> Harness<'a> {
     }
 
     fn restore_watermarks(&mut self) {
-        if let Some(mark) = self.mark {
-            self.graph.restore_watermarks(&[(self.input, mark)]).expect("marks fit");
-        }
+        let marks: Vec<_> = self.mark.into_iter().map(|mark| (self.input, mark)).collect();
+        self.graph.restore_watermarks(&marks).expect("marks fit");
     }
 }

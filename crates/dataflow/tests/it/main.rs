@@ -7,4 +7,5 @@ mod map;
 mod model;
 mod order;
 mod random;
+mod sorted;
 mod traces;

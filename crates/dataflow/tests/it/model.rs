@@ -8,6 +8,7 @@ use arrow::array::*;
 use arrow::datatypes::*;
 use millpond_dataflow::{AggregateCall, AggregateFunction};
 use millpond_functions::aggregate::avg_from_sum_count;
+use millpond_functions::aggregate::moments::FloatMoments;
 
 #[derive(Clone, Debug)]
 pub enum Cell {
@@ -122,6 +123,9 @@ pub fn cell(column: &ArrayRef, row: usize) -> Cell {
         DataType::Timestamp(_, _) => {
             Cell::Int(column.as_primitive::<TimestampMicrosecondType>().value(row).into())
         }
+        DataType::Decimal256(_, _) => {
+            Cell::Text(column.as_primitive::<Decimal256Type>().value(row).to_string())
+        }
         DataType::Decimal128(_, _) => Cell::Int(column.as_primitive::<Decimal128Type>().value(row)),
         DataType::Float64 => Cell::Float(column.as_primitive::<Float64Type>().value(row)),
         DataType::Utf8 => Cell::Text(column.as_string::<i32>().value(row).to_owned()),
@@ -177,6 +181,33 @@ fn aggregate(members: &[(&Row, i64)], schema: &SchemaRef, call: &AggregateCall) 
     }
     let is_float = *schema.field(argument).data_type() == DataType::Float64;
     match call.function {
+        AggregateFunction::Spread(spread) if is_float => {
+            let mut moments = FloatMoments::default();
+            for (cell, weight) in &chosen {
+                if let Cell::Float(value) = cell {
+                    moments.add(*value, *weight);
+                }
+            }
+            spread.of_floats(&moments).expect("test values are small").map_or(Cell::Null, Cell::Float)
+        }
+        AggregateFunction::Spread(spread) => {
+            let value = |cell: &Cell| if let Cell::Int(v) = cell { i256::from_i128(*v) } else { i256::ZERO };
+            let total = |term: fn(i256) -> i256| {
+                chosen
+                    .iter()
+                    .fold(i256::ZERO, |sum, (c, w)| sum + term(value(c)) * i256::from_i128((*w).into()))
+            };
+            let scale = match schema.field(argument).data_type() {
+                DataType::Decimal128(_, scale) => *scale,
+                _ => 0,
+            };
+            let result = spread.of_exact(count, total(|v| v), total(|v| v * v), scale);
+            match (result.expect("it fits"), &call.result) {
+                (None, _) => Cell::Null,
+                (Some(value), DataType::Decimal128(..)) => Cell::Int(value.as_i128()),
+                (Some(value), _) => Cell::Text(value.to_string()),
+            }
+        }
         AggregateFunction::Min => chosen.iter().map(|(cell, _)| (*cell).clone()).min().expect("not empty"),
         AggregateFunction::Max => chosen.iter().map(|(cell, _)| (*cell).clone()).max().expect("not empty"),
         AggregateFunction::Sum if is_float => Cell::Float(float_sum(&chosen)),

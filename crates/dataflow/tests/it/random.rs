@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::harness::Harness;
 use crate::model::{Cell, Multiset, Row, add, batch, group_by};
+use crate::sorted::add_aggregate;
 
 const TIME: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 const TS: usize = 9;
@@ -76,6 +77,9 @@ fn random_row(rng: &mut SmallRng) -> Row {
     ]
 }
 
+const VARIANCE: millpond_dataflow::Spread = millpond_dataflow::Spread { sample: true, deviation: false };
+const DEVIATION: millpond_dataflow::Spread = millpond_dataflow::Spread { sample: false, deviation: true };
+
 fn random_calls(rng: &mut SmallRng) -> Vec<AggregateCall> {
     use AggregateFunction::*;
     let decimal = |scale| DataType::Decimal128(38, scale);
@@ -102,6 +106,10 @@ fn random_calls(rng: &mut SmallRng) -> Vec<AggregateCall> {
         (Max, Some(7), DataType::Utf8),
         (Max, Some(TS), TIME),
         (Min, Some(8), DataType::Boolean),
+        (Spread(VARIANCE), Some(3), DataType::Decimal256(76, 16)),
+        (Spread(VARIANCE), Some(4), DataType::Decimal256(76, 16)),
+        (Spread(DEVIATION), Some(5), decimal(16)),
+        (Spread(DEVIATION), Some(6), DataType::Float64),
         (CountDistinct, Some(3), DataType::Int64),
         (CountDistinct, Some(5), DataType::Int64),
         (CountDistinct, Some(6), DataType::Int64),
@@ -197,8 +205,17 @@ fn maybe_restart(rng: &mut SmallRng, harness: &mut Harness) {
 
 #[test]
 fn group_by_equals_the_naive_answer_after_each_epoch() {
+    seeds(150, |rng| check_groups(rng, false));
+}
+
+#[test]
+fn group_by_over_sorted_rows_equals_the_naive_answer_after_each_epoch() {
+    seeds(150, |rng| check_groups(rng, true));
+}
+
+fn check_groups(rng: &mut SmallRng, over_rows: bool) {
     let schema = schema();
-    seeds(150, |rng| {
+    {
         let append_only = rng.random_ratio(1, 3);
         let mut keys = vec![0, 1, 2, 5, 8, 9];
         keys.shuffle(rng);
@@ -216,7 +233,7 @@ fn group_by_equals_the_naive_answer_after_each_epoch() {
                 global,
                 schema: Arc::clone(&out_schema),
             };
-            let aggregate = graph.add_aggregate(input, spec).unwrap();
+            let aggregate = add_aggregate(graph, input, spec, &schema, over_rows);
             (input, graph.add_output(aggregate).unwrap())
         };
         let mut harness = Harness::new(random_shards(rng), &build);
@@ -231,7 +248,7 @@ fn group_by_equals_the_naive_answer_after_each_epoch() {
             assert_eq!(harness.view, group_by(&present, &schema, &keys, &calls, global));
             maybe_restart(rng, &mut harness);
         }
-    });
+    }
 }
 
 /// What is refused and what is accepted, by the rule of the log alone.
@@ -323,7 +340,7 @@ fn all_columns(schema: &Schema) -> MapSpec {
     MapSpec { filter: None, projection: fields.map(column).collect() }
 }
 
-fn check_windows(rng: &mut SmallRng, per_slice: bool) {
+fn check_windows(rng: &mut SmallRng, per_slice: bool, over_rows: bool) {
     let schema = schema();
     let append_only = rng.random_ratio(1, 2);
     let close = rng.random_ratio(3, 4);
@@ -392,7 +409,7 @@ fn check_windows(rng: &mut SmallRng, per_slice: bool) {
             global: false,
             schema: Arc::clone(&out_schema),
         };
-        let aggregate = graph.add_aggregate(windows, spec).unwrap();
+        let aggregate = add_aggregate(graph, windows, spec, &expanded, over_rows);
         (input, graph.add_output(aggregate).unwrap())
     };
     let mut harness = match per_slice {
@@ -428,12 +445,17 @@ fn check_windows(rng: &mut SmallRng, per_slice: bool) {
 
 #[test]
 fn tumbling_windows_equal_the_naive_answer_and_refuse_the_same_rows() {
-    seeds(150, |rng| check_windows(rng, false));
+    seeds(150, |rng| check_windows(rng, false, false));
+}
+
+#[test]
+fn windows_over_sorted_rows_equal_the_naive_answer_and_refuse_the_same_rows() {
+    seeds(150, |rng| check_windows(rng, false, true));
 }
 
 #[test]
 fn hops_by_slice_equal_the_naive_answer_and_refuse_the_same_rows() {
-    seeds(150, |rng| check_windows(rng, true));
+    seeds(150, |rng| check_windows(rng, true, false));
 }
 
 /// count per k1, then how many keys have each count: the second aggregate lives on retractions.

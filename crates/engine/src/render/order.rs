@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use millpond_dataflow::{
-    Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking, TopNSpec,
+    Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking,
+    SortedAggregateSpec, SortedArgument, SortedCall, TopNSpec,
 };
 use millpond_plan::incremental::{self, Node};
+use millpond_types::SqlError;
 
 use super::function;
 
@@ -42,6 +44,35 @@ pub(super) fn over(over: &incremental::Over, source: &Node, node: &Node) -> Over
         append_only: source.append_only,
         schema: Arc::clone(&node.schema),
     }
+}
+
+pub(super) fn sorted(
+    aggregate: &incremental::SortedAggregate,
+    source: &Node,
+    node: &Node,
+) -> Result<SortedAggregateSpec, SqlError> {
+    let argument = |argument: &incremental::Argument| match argument {
+        incremental::Argument::Column(column) => SortedArgument::Column(*column),
+        incremental::Argument::Constant(value) => SortedArgument::Constant(value.clone()),
+    };
+    let mut calls = Vec::with_capacity(aggregate.calls.len());
+    for call in &aggregate.calls {
+        calls.push(SortedCall {
+            function: call.physical(&source.schema)?,
+            arguments: call.arguments.iter().map(argument).collect(),
+            filter: call.filter,
+            order: columns(&call.order),
+            distinct: call.distinct,
+        });
+    }
+    Ok(SortedAggregateSpec {
+        keys: aggregate.group.clone(),
+        calls,
+        append_only: source.append_only,
+        close: aggregate.close.and_then(super::close_spec),
+        global: aggregate.global,
+        schema: Arc::clone(&node.schema),
+    })
 }
 
 fn columns(order: &[incremental::OrderColumn]) -> Vec<OrderColumn> {

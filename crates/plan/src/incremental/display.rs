@@ -8,9 +8,9 @@ use millpond_types::SqlType;
 use super::text::shown;
 
 use super::{
-    AggregateCall, AggregateFunction, Frame, FrameBound, FrameUnits, HopColumn, Input, InputColumn, Join,
-    JoinClose, JoinKind, Node, NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan, Ranking, TopN,
-    WindowClose,
+    AggregateCall, AggregateFunction, Argument, Frame, FrameBound, FrameUnits, HopColumn, Input, InputColumn,
+    Join, JoinClose, JoinKind, Node, NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan, Ranking,
+    SortedCall, TopN, WindowClose,
 };
 
 impl fmt::Display for Plan {
@@ -43,6 +43,7 @@ impl Plan {
         let open = self.nodes.iter().filter(|node| match &node.operator {
             Operator::Aggregate(a) => a.close.is_none() && !a.global,
             Operator::HopAggregate(a) => a.close.is_none(),
+            Operator::SortedAggregate(a) => a.close.is_none() && !a.global,
             _ => false,
         });
         let aggregates = open.map(|node| {
@@ -189,6 +190,15 @@ impl Printer<'_> {
                 )?;
                 self.calls(f, node, &a.calls)
             }
+            Operator::SortedAggregate(a) => {
+                f.write_str("SortedAggregate")?;
+                if !a.global {
+                    let group: Vec<_> = a.group.iter().map(|c| self.input_name(node, *c)).collect();
+                    write!(f, " by {}", group.join(", "))?;
+                }
+                let calls: Vec<_> = a.calls.iter().map(|call| self.sorted_call(node, call)).collect();
+                write!(f, ": {}", calls.join(", "))
+            }
             Operator::Window(w) => write!(f, "Window {} on {}", w.window, self.input_name(node, w.time)),
             Operator::Join(join) => {
                 let keys = self.plan.join_keys(node, join);
@@ -248,6 +258,42 @@ impl Printer<'_> {
         });
         let texts: Vec<_> = texts.collect();
         if texts.is_empty() { Ok(()) } else { write!(f, ": {}", texts.join(", ")) }
+    }
+
+    fn sorted_call(&self, node: &Node, call: &SortedCall) -> String {
+        let within = call.function.supports_within_group_clause();
+        let arguments = match within {
+            true => &call.arguments[call.order.len().min(1)..call.arguments.len() - call.order.len()],
+            false => &call.arguments[..],
+        };
+        let arguments = arguments.iter().map(|argument| match argument {
+            Argument::Column(c) => self.input_name(node, *c),
+            Argument::Constant(value) => self.expression(&Expr::Literal(value.clone(), None)),
+        });
+        let order = call.order.iter().map(|o| {
+            let nulls = match (o.descending, o.nulls_first) {
+                (false, true) => " NULLS FIRST",
+                (true, false) => " NULLS LAST",
+                _ => "",
+            };
+            format!("{}{}{nulls}", self.input_name(node, o.column), if o.descending { " DESC" } else { "" })
+        });
+        let order = order.collect::<Vec<_>>().join(", ");
+        let mut text = format!("{}(", call.function.name());
+        text.push_str(if call.distinct { "DISTINCT " } else { "" });
+        text.push_str(&arguments.collect::<Vec<_>>().join(", "));
+        let _ = match (within, order.is_empty()) {
+            (_, true) => write!(text, ")"),
+            (true, false) => write!(text, ") WITHIN GROUP (ORDER BY {order})"),
+            (false, false) => write!(text, " ORDER BY {order})"),
+        };
+        if let Some(filter) = call.filter {
+            let _ = write!(text, " FILTER ({})", self.input_name(node, filter));
+        }
+        if self.verbose {
+            let _ = write!(text, " {}", call.result);
+        }
+        text
     }
 
     fn bounds(&self, f: &mut fmt::Formatter<'_>, top: &TopN) -> fmt::Result {
@@ -339,6 +385,10 @@ impl Printer<'_> {
             Operator::Aggregate(a) if a.global => return vec!["state: one group".to_owned()],
             Operator::Aggregate(a) => &a.close,
             Operator::HopAggregate(a) => &a.close,
+            Operator::SortedAggregate(a) => match &a.close {
+                None => return vec!["state: every row, never freed".to_owned()],
+                close => close,
+            },
             Operator::Join(join) => {
                 return vec![match &join.close {
                     None => "state: every row of both sides, never freed".to_owned(),

@@ -19,7 +19,7 @@ use super::lower_order::Numbered;
 use super::text::shown;
 use super::{
     Aggregate, AggregateCall, HopAggregate, HopColumn, Input, InputColumn, Map, Node, NodeId, Operator, Plan,
-    Window, WindowClose,
+    SortedAggregate, Window, WindowClose,
 };
 use crate::rules::without_alias;
 use crate::set_operation::SetOperation;
@@ -374,6 +374,9 @@ impl Lowering {
         } else if self.options.emit_on_close {
             return Err(not_closing(&grouping, &aggregate.input));
         }
+        if grouping.calls.iter().any(|call| call.function.is_none()) {
+            return self.sorted_aggregate(grouping, input);
+        }
         match self.hop_input(&grouping, &input) {
             Some(window) => self.hop_aggregate(grouping, input, &window),
             None => self.plain_aggregate(grouping, input),
@@ -384,7 +387,7 @@ impl Lowering {
         let mut slots = Slots::default();
         let group: Vec<usize> =
             grouping.group.iter().zip(&grouping.names).map(|(e, name)| slots.place(name, e)).collect();
-        let calls = grouping.calls.iter().map(|call| call.place(&mut slots)).collect();
+        let calls = grouping.calls.iter().filter_map(|call| call.place(&mut slots)).collect();
         let close = grouping.source.and_then(|source| {
             let end = slots.place(crate::window::WINDOW_END, input.window_end.as_ref()?);
             let watermark = slots.place(Metadata::Watermark.name(), input.watermark.as_ref()?);
@@ -399,6 +402,33 @@ impl Lowering {
         let fields = grouping.output_fields();
         let columns = fields.iter().map(|f| (f.name().clone(), column(f.name()))).collect();
         let node = self.push(Operator::Aggregate(operator), vec![below.node], fields, facts);
+        Ok(Pending { node, filter: None, columns, watermark: None, window_end: None })
+    }
+
+    /// All rows of a group are kept, so what can be accumulated is computed from them, too.
+    fn sorted_aggregate(&mut self, grouping: Grouping, input: Pending) -> Result<Pending, SqlError> {
+        let mut slots = Slots::default();
+        let group: Vec<usize> =
+            grouping.group.iter().zip(&grouping.names).map(|(e, name)| slots.place(name, e)).collect();
+        let calls = grouping.calls.iter().map(|call| call.place_sorted(&mut slots)).collect();
+        let close = grouping.source.and_then(|source| {
+            let end = slots.place(crate::window::WINDOW_END, input.window_end.as_ref()?);
+            let watermark = slots.place(Metadata::Watermark.name(), input.watermark.as_ref()?);
+            Some(self.close(source, Some(end), watermark))
+        });
+        if slots.is_empty() {
+            // A batch without columns forgets its rows too easily.
+            slots.place("row", &logical::lit(true));
+        }
+        let below = self.slotted(input.node, input.filter, slots.finish())?;
+        let mut operator = SortedAggregate { group, calls, global: grouping.group.is_empty(), close };
+        if let Slotted { renumber: Some(renumber), .. } = &below {
+            operator.renumber(renumber);
+        }
+        let facts = self.aggregate_facts(&grouping, below.node, close.is_some());
+        let fields = grouping.output_fields();
+        let columns = fields.iter().map(|f| (f.name().clone(), column(f.name()))).collect();
+        let node = self.push(Operator::SortedAggregate(operator), vec![below.node], fields, facts);
         Ok(Pending { node, filter: None, columns, watermark: None, window_end: None })
     }
 
@@ -439,10 +469,7 @@ impl Lowering {
         let grouped = grouping.group.iter().any(uses);
         let inside = input.filter.as_ref().is_some_and(uses)
             || grouping.group.iter().any(|e| uses(e) && !plain(e))
-            || grouping
-                .calls
-                .iter()
-                .any(|c| c.argument.as_ref().is_some_and(uses) || c.filter.as_ref().is_some_and(uses));
+            || grouping.calls.iter().any(|call| call.uses(uses));
         (grouped && !inside).then(|| window.clone())
     }
 
@@ -468,7 +495,7 @@ impl Lowering {
                 other => HopColumn::Input(slots.place(name, other)),
             })
             .collect();
-        let calls = grouping.calls.iter().map(|call| call.place(&mut slots)).collect();
+        let calls = grouping.calls.iter().filter_map(|call| call.place(&mut slots)).collect();
         let close = grouping.source.and_then(|source| {
             let watermark = slots.place(Metadata::Watermark.name(), input.watermark.as_ref()?);
             Some(self.close(source, None, watermark))
@@ -533,9 +560,21 @@ impl HopAggregate {
     }
 }
 
+impl SortedAggregate {
+    fn renumber(&mut self, to: &[usize]) {
+        self.group.iter_mut().for_each(|c| *c = to[*c]);
+        self.calls.iter_mut().for_each(|call| call.renumber(to));
+        renumber_close(&mut self.close, to);
+    }
+}
+
 fn renumber_calls(calls: &mut [AggregateCall], close: &mut Option<WindowClose>, to: &[usize]) {
     let columns = calls.iter_mut().flat_map(|c| [&mut c.argument, &mut c.filter]).flatten();
     columns.for_each(|c| *c = to[*c]);
+    renumber_close(close, to);
+}
+
+fn renumber_close(close: &mut Option<WindowClose>, to: &[usize]) {
     if let Some(close) = close {
         close.watermark = to[close.watermark];
         close.end = close.end.map(|end| to[end]);

@@ -17,16 +17,20 @@ mod lower_join;
 mod lower_order;
 mod order;
 mod single_row;
+mod sorted;
 mod text;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
+use millpond_functions::aggregate::moments::Spread;
 use millpond_types::{RelationId, SqlType};
 
 pub use lower::{LowerOptions, lower};
 pub use order::{
     Frame, FrameBound, FrameUnits, OrderColumn, Over, OverCall, OverFunction, Ranking, Repeat, TopN,
 };
+pub(crate) use sorted::depends_on_order;
+pub use sorted::{Argument, SortedAggregate, SortedCall};
 
 use crate::Metadata;
 use crate::window::WindowKind;
@@ -62,6 +66,7 @@ pub enum Operator {
     Map(Map),
     Aggregate(Aggregate),
     HopAggregate(HopAggregate),
+    SortedAggregate(SortedAggregate),
     Window(Window),
     Join(Join),
     /// UNION ALL of inputs with equal column types.
@@ -118,6 +123,8 @@ pub enum AggregateFunction {
     Avg,
     Min,
     Max,
+    /// stddev and variance.
+    Spread(Spread),
 }
 
 #[derive(Clone, Debug)]
