@@ -1,5 +1,6 @@
 //! Aggregate functions, and the plain rules and final functions that the incremental operators share with them.
 
+pub(crate) mod counted;
 mod distinct;
 pub(crate) mod exact;
 pub(crate) mod extreme;

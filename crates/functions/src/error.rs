@@ -70,6 +70,10 @@ fn convert(error: &DataFusionError) -> SqlError {
 
 /// What no user can do anything about: the cause goes to the server's log.
 fn unexpected(error: &dyn std::fmt::Display) -> SqlError {
+    let text = error.to_string();
+    if text.contains("regex parse error") {
+        return regular_expression(&text);
+    }
     tracing::error!(%error, "internal error while a statement was planned or executed");
     SqlError::internal("internal error while the statement was planned or executed")
         .hint("The server's log has the cause. Please report it with the statement.")
@@ -94,6 +98,12 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> SqlError
         source = inner.source();
     }
     unexpected(&error)
+}
+
+/// A pattern that is none.
+pub(crate) fn regular_expression(text: &str) -> SqlError {
+    let why = text.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or("it is too large");
+    SqlError::new(SqlState::new("2201B"), format!("invalid regular expression: {why}"))
 }
 
 fn arrow(error: &ArrowError) -> SqlError {

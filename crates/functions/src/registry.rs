@@ -7,6 +7,7 @@ use datafusion::common::Result;
 use datafusion::execution::{FunctionRegistry, SessionStateDefaults};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
+use crate::aggregate::counted::Counted;
 use crate::aggregate::exact::Exact;
 use crate::aggregate::extreme::Extreme;
 use crate::aggregate::moments::Moments;
@@ -68,6 +69,12 @@ impl Registry {
         for name in NOT_POSTGRESQL {
             registry.scalar.remove(name);
         }
+        // PostgreSQL's take all that is equal, DataFusion's of these names the first one.
+        for (name, all) in [("array_remove", "array_remove_all"), ("array_replace", "array_replace_all")] {
+            if let Some(function) = registry.scalar(all) {
+                registry.scalar.insert(name.to_owned(), function);
+            }
+        }
         crate::scalar::functions().into_iter().for_each(|function| registry.add_scalar(function));
         for function in SessionStateDefaults::default_aggregate_functions() {
             registry.add_aggregate(function);
@@ -88,6 +95,11 @@ impl Registry {
         }
         for name in NOT_POSTGRESQL_AGGREGATES {
             registry.aggregate.remove(name);
+        }
+        for name in ["regr_count", "approx_distinct"] {
+            if let Some(inner) = registry.aggregate(name) {
+                registry.add_aggregate(Arc::new(AggregateUDF::new_from_impl(Counted::over(inner))));
+            }
         }
         if let Some(function) = registry.aggregate("approx_distinct") {
             registry

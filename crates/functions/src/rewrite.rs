@@ -5,6 +5,7 @@
 //! After DataFusion's type coercion, [`rewrite_expr`] (or [`PostgresSemantics`] over a whole plan) replaces what is left
 //! of arithmetic, unary minus and casts by checked kernels, and guards the right side of AND and OR where it may fail.
 
+pub(crate) mod canonical;
 mod json;
 mod resolve;
 mod zone;
@@ -54,6 +55,15 @@ pub fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
             Some(value) => Transformed::yes(Expr::Literal(value, metadata)),
             None => Transformed::no(Expr::Literal(value, metadata)),
         }),
+        Expr::ScalarFunction(mut call) => {
+            // `x = ANY (array)` is planned with a function that knows no third truth value.
+            if call.func.name() == "array_has"
+                && let Some(ours) = crate::Registry::global().scalar("array_has")
+            {
+                call.func = ours;
+            }
+            canonical::result(call, schema)
+        }
         expr @ Expr::Cast(_) => {
             let expr = at_time_zone(expr);
             let Expr::Cast(cast) = expr else { return time_zone_call(expr, schema).map(Transformed::yes) };

@@ -3,14 +3,20 @@
 //! A [`Function`] is a row of the registry: a name, which arguments it takes (and as what), what it returns, and a kernel
 //! over whole columns.
 
+pub(crate) mod amount;
+pub(crate) mod array;
 pub(crate) mod clock;
 pub(crate) mod common;
+pub(crate) mod counting;
 pub(crate) mod datetime;
 pub(crate) mod field;
 pub(crate) mod introspect;
 pub(crate) mod json;
+mod json_set;
 pub(crate) mod math;
+pub(crate) mod pattern;
 pub(crate) mod template;
+mod template_read;
 pub(crate) mod text;
 
 use std::fmt;
@@ -256,6 +262,10 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         datetime::functions(),
         text::functions(),
         json::functions(),
+        json_set::functions(),
+        array::functions(),
+        counting::functions(),
+        pattern::functions(),
         crate::window::function::functions(),
     ];
     all.extend(families.into_iter().flatten().map(Function::udf));

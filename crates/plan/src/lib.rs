@@ -28,6 +28,7 @@ mod rules;
 mod session;
 mod set_operation;
 mod source;
+mod spelling;
 mod sql_types;
 mod ties;
 mod trace;

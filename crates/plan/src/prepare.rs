@@ -8,7 +8,7 @@ use millpond_sql::{RelationName, fold, position_of};
 use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
-use crate::{Metadata, literals, names};
+use crate::{Metadata, literals, names, spelling};
 
 /// Rewrites `tree` in place. `is_source` tells whether a name means a relation with metadata columns. With
 /// `rename_beside_wildcard`, outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'.
@@ -167,9 +167,7 @@ impl VisitorMut for Rewriter<'_> {
                 Err(error) => return ControlFlow::Break(error),
             }
         }
-        if let Some(call) = prefix_operator(expr) {
-            *expr = call;
-        }
+        spelling::as_calls(expr);
         literals::type_parts(expr);
         ControlFlow::Continue(())
     }
@@ -260,55 +258,6 @@ fn by_bytes(collation: &ast::ObjectName) -> Result<(), SqlError> {
         error.hint("Text compares by bytes: COLLATE \"C\"."),
         position_of(collation.span()),
     ))
-}
-
-/// PostgreSQL's prefix operators as the calls that they are (chapter 9.3); DataFusion knows only `+`, `-` and NOT.
-fn prefix_operator(expr: &ast::Expr) -> Option<ast::Expr> {
-    let ast::Expr::UnaryOp { op, expr: operand } = expr else { return None };
-    let cast = |expr: ast::Expr, data_type| ast::Expr::Cast {
-        kind: ast::CastKind::DoubleColon,
-        expr: Box::new(ast::Expr::Nested(Box::new(expr))),
-        data_type,
-        array: false,
-        format: None,
-    };
-    let double = |expr: &ast::Expr| cast(expr.clone(), ast::DataType::DoublePrecision);
-    Some(match op {
-        ast::UnaryOperator::PGSquareRoot => call("sqrt", double(operand)),
-        ast::UnaryOperator::PGCubeRoot => call("cbrt", double(operand)),
-        ast::UnaryOperator::PGAbs => call("abs", operand.as_ref().clone()),
-        // All bits of the other sign: -1 has every bit set, in each width.
-        ast::UnaryOperator::BitwiseNot => ast::Expr::Nested(Box::new(ast::Expr::BinaryOp {
-            left: Box::new(ast::Expr::Nested(operand.clone())),
-            op: ast::BinaryOperator::PGBitwiseXor,
-            right: Box::new(cast(
-                ast::Expr::UnaryOp {
-                    op: ast::UnaryOperator::Minus,
-                    expr: Box::new(ast::Expr::value(ast::Value::Number("1".into(), false))),
-                },
-                ast::DataType::SmallInt(None),
-            )),
-        })),
-        _ => return None,
-    })
-}
-
-fn call(name: &str, argument: ast::Expr) -> ast::Expr {
-    let argument = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument));
-    ast::Expr::Function(ast::Function {
-        name: ast::ObjectName::from(vec![ast::Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: ast::FunctionArguments::None,
-        args: ast::FunctionArguments::List(ast::FunctionArgumentList {
-            duplicate_treatment: None,
-            args: vec![argument],
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
 
 /// A function that returns rows in the select list: DataFusion has it return an array.

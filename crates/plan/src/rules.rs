@@ -85,7 +85,23 @@ static FOLDER: LazyLock<Optimizer> =
 
 /// A plan with PostgreSQL's types.
 pub(crate) fn analyze(plan: LogicalPlan, zone: Zone) -> Result<LogicalPlan> {
-    plan_in_zone(ANALYZER.execute_and_check(plan, config_options(), |_, _| {})?, zone)
+    let plan = ANALYZER.execute_and_check(plan, config_options(), |_, _| {})?;
+    plan_in_zone(union_fields(plan)?, zone)
+}
+
+/// What the fields of a UNION say beside their types was settled before its branches were; execution takes it from these.
+fn union_fields(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mended = plan.transform_up_with_subqueries(|plan| {
+        let LogicalPlan::Union(union) = plan else { return plan.recompute_schema().map(Transformed::yes) };
+        let fields = union.schema.iter().enumerate().map(|(at, (qualifier, field))| {
+            let said = union.inputs.iter().flat_map(|input| input.schema().field(at).metadata().clone());
+            (qualifier.cloned(), Arc::new(field.as_ref().clone().with_metadata(said.collect())))
+        });
+        let schema = DFSchema::new_with_metadata(fields.collect(), union.schema.metadata().clone())?;
+        let union = datafusion::logical_expr::Union { inputs: union.inputs, schema: Arc::new(schema) };
+        Ok(Transformed::yes(LogicalPlan::Union(union)))
+    });
+    mended.map(|mended| mended.data)
 }
 
 /// An analyzed plan, simplified.

@@ -29,6 +29,10 @@ fn operand(expr: &Expr, schema: &DFSchema) -> Option<Operand> {
             return Some(Operand::Unknown);
         }
         Expr::Placeholder(p) if p.field.is_none() => return Some(Operand::Unknown),
+        // What its argument was is nothing to it.
+        Expr::Cast(cast) if !cast.field.data_type().is_null() => {
+            return SqlType::of(&cast.field).ok().map(|ty| Operand::Typed(crate::numeric::plain(ty)));
+        }
         _ => {}
     }
     let (_, field) = expr.to_field(schema).ok()?;
@@ -66,6 +70,11 @@ pub(super) fn binary(raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerRes
         BinaryOperator::Gt => comparison(Operator::Gt, &left, &right, schema)?,
         BinaryOperator::GtEq => comparison(Operator::GtEq, &left, &right, schema)?,
         BinaryOperator::StringConcat => concat(&left, &right, schema)?,
+        BinaryOperator::BitwiseAnd => Some(bits(Operator::BitwiseAnd, &left, &right)),
+        BinaryOperator::BitwiseOr => Some(bits(Operator::BitwiseOr, &left, &right)),
+        BinaryOperator::PGBitwiseXor => Some(bits(Operator::BitwiseXor, &left, &right)),
+        BinaryOperator::PGBitwiseShiftLeft => Some(bits(Operator::BitwiseShiftLeft, &left, &right)),
+        BinaryOperator::PGBitwiseShiftRight => Some(bits(Operator::BitwiseShiftRight, &left, &right)),
         BinaryOperator::PGExp => crate::Registry::global()
             .scalar("power")
             .map(|f| f.call(vec![postgres_literal(left.clone()), postgres_literal(right.clone())])),
@@ -75,6 +84,12 @@ pub(super) fn binary(raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerRes
         Some(expr) => PlannerResult::Planned(expr),
         None => PlannerResult::Original(RawBinaryExpr { op, left, right }),
     })
+}
+
+/// A literal is an integer where it fits, so that what stands above sees the right type.
+fn bits(op: Operator, left: &Expr, right: &Expr) -> Expr {
+    let plain = |expr: &Expr| Box::new(postgres_literal(expr.clone()));
+    Expr::BinaryExpr(BinaryExpr::new(plain(left), op, plain(right)))
 }
 
 fn no_operator(op: impl std::fmt::Display, left: &Operand, right: &Operand) -> SqlError {

@@ -75,6 +75,13 @@ fn function(call: ScalarFunction, schema: &DFSchema, zone: Zone) -> Result<Trans
         Ok::<_, datafusion::error::DataFusionError>(())
     };
     match func.name() {
+        // It has read the text as if it were UTC.
+        "to_timestamp" if args.len() == 2 => {
+            let utc = Expr::Literal(ScalarValue::Utf8(Some("UTC".to_owned())), None);
+            let zoned = registered("timezone")?;
+            let local = zoned.call(vec![utc, func.call(args)]);
+            return Ok(Transformed::yes(zoned.call(vec![name, local])));
+        }
         "make_timestamptz" if args.len() == 6 => args.push(name),
         "date_trunc" if args.len() == 2 && has_zone(args.get(1)) => args.push(name),
         "extract" | "date_part" if has_zone(args.get(1)) => {

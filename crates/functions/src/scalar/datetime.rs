@@ -8,7 +8,9 @@ use datafusion::common::ScalarValue;
 use millpond_types::{SqlError, SqlState, SqlType};
 
 use super::field::{Field, Moment};
-use super::{Function, Kind, Texts, Values, assignable, exactly, rows, template, texts};
+use super::{
+    Function, Kind, Texts, Values, amount, assignable, exactly, rows, template, template_read, texts,
+};
 use crate::calendar::{self, Civil, DAY, civil_from_days, days_from_civil, days_in_month};
 use crate::kernel::{Side, try_binary, try_unary};
 use crate::operator::temporal::{timestamp_range, zone_of};
@@ -36,7 +38,15 @@ pub(crate) fn functions() -> Vec<Function> {
         new("timestamptz_add", &[Timestamptz, Interval, Text], Timestamptz, |s, _| move_in_zone(s, 1)),
         new("timestamptz_subtract", &[Timestamptz, Interval, Text], Timestamptz, |s, _| move_in_zone(s, -1)),
         new("interval_length", &[Interval], Numeric(38, 0), interval_length),
-        new("to_timestamp", &[Float8], Timestamptz, to_timestamp),
+        Function::new("to_timestamp", Kind::Immutable, to_timestamp_arguments, |_| Timestamptz, to_timestamp),
+        new("to_date", &[Text, Text], Date, to_date),
+        Function::new(
+            "to_number",
+            Kind::Immutable,
+            exactly(&[Text, Text]),
+            |_| Numeric(38, amount::SCALE),
+            amount::to_number,
+        ),
         new("make_date", &[Int4, Int4, Int4], Date, make_date),
         new("make_timestamp", &[Int4, Int4, Int4, Int4, Int4, Float8], Timestamp, make_timestamp),
         new("make_time", &[Int4, Int4, Float8], Time, make_time),
@@ -126,6 +136,8 @@ fn char_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
     let value = match value {
         SqlType::Interval | SqlType::Timestamptz => value.clone(),
         SqlType::Date | SqlType::Timestamp => SqlType::Timestamp,
+        number if number.is_integer() => number.clone(),
+        SqlType::Numeric(..) | SqlType::Float4 | SqlType::Float8 => value.clone(),
         _ => return None,
     };
     assignable(format, &SqlType::Text).then(|| vec![value, SqlType::Text])
@@ -378,14 +390,15 @@ fn make_time(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
             builder.append_null();
             continue;
         };
+        let fields = (0..=24).contains(&h) && (0..60).contains(&m) && (0.0..=60.0).contains(&s);
         let micros =
-            i64::from(h) * calendar::HOUR + i64::from(m) * calendar::MINUTE + (s * 1e6).round() as i64;
-        if !(0..=24).contains(&h) || !(0..60).contains(&m) || !(0.0..=60.0).contains(&s) || micros > DAY {
+            || i64::from(h) * calendar::HOUR + i64::from(m) * calendar::MINUTE + (s * 1e6).round() as i64;
+        let Some(micros) = fields.then(micros).filter(|micros| *micros <= DAY) else {
             return Err(SqlError::new(
                 SqlState::DATETIME_FIELD_OVERFLOW,
                 format!("time field value out of range: {h}:{m:02}:{s:02}"),
             ));
-        }
+        };
         builder.append_value(micros);
     }
     Ok(Arc::new(builder.finish()))
@@ -410,6 +423,9 @@ fn move_in_zone(sides: &[Side], sign: i64) -> Result<ArrayRef, SqlError> {
 }
 
 fn to_char(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    if sides[0].data_type().is_numeric() {
+        return amount::to_char(sides);
+    }
     let formats = Texts::of(&sides[1]);
     let mut last: Option<(&str, Vec<template::Part>)> = None;
     let span = matches!(sides[0].data_type(), DataType::Interval(_));
@@ -431,7 +447,42 @@ fn to_char(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
     })
 }
 
+fn to_timestamp_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
+    match types {
+        [_] => exactly(&[SqlType::Float8])(types),
+        _ => exactly(&[SqlType::Text, SqlType::Text])(types),
+    }
+}
+
+/// Texts read by templates, in microseconds.
+fn read_by_template(sides: &[Side]) -> Result<Int64Array, SqlError> {
+    let (values, formats) = (Texts::of(&sides[0]), Texts::of(&sides[1]));
+    let mut last: Option<(&str, Vec<template::Part>)> = None;
+    let mut read = Int64Builder::with_capacity(rows(sides));
+    for row in 0..rows(sides) {
+        let (Some(value), Some(format)) = (values.get(row), formats.get(row)) else {
+            read.append_null();
+            continue;
+        };
+        if last.as_ref().is_none_or(|(known, _)| *known != format) {
+            last = Some((format, template::parse(format)?));
+        }
+        let parts = last.as_ref().map_or(&[][..], |(_, parts)| parts);
+        read.append_value(template_read::read(parts, value)?);
+    }
+    Ok(read.finish())
+}
+
+fn to_date(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+    let days = |micros: i64| calendar::split(micros).0 as i32;
+    Ok(Arc::new(read_by_template(sides)?.unary::<_, Date32Type>(days)))
+}
+
 fn to_timestamp(sides: &[Side], result: &SqlType) -> Result<ArrayRef, SqlError> {
+    if sides.len() == 2 {
+        let times: TimestampMicrosecondArray = read_by_template(sides)?.unary(|micros| micros);
+        return Ok(Arc::new(times.with_timezone_opt(zone_of(result))));
+    }
     let times = try_unary::<Float64Type, Micros>(&sides[0].array, |seconds| {
         let micros = (seconds * 1e6).round_ties_even();
         if !(micros.abs() < 9.2e18 && in_range(micros as i64)) {

@@ -431,7 +431,9 @@ fn chr(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
                 out.push(c);
                 Ok(true)
             }
-            None if code < 0 => refused("character number must be positive".into()),
+            None if code < 0 => {
+                Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "character number must be positive"))
+            }
             None => refused(format!("requested character not valid for encoding: {code}")),
         }
     })

@@ -17,10 +17,11 @@ pub(super) fn shown(expr: &Expr) -> String {
     plain.map_or_else(|_| expr.to_string(), |t| t.data.human_display().to_string())
 }
 
-/// Checked kernels of `millpond-functions` as the operators that they stand for.
+/// Changes of a value's form mean nothing to a reader. Checked kernels of `millpond-functions` as the operators that they stand for.
 fn operator(call: ScalarFunction) -> Expr {
     use datafusion::logical_expr::Operator::*;
     let op = match call.func.name() {
+        "canonical" if call.args.len() == 1 => return call.args.into_iter().next().unwrap_or_default(),
         "checked_add" => Plus,
         "checked_subtract" => Minus,
         "checked_multiply" => Multiply,

@@ -69,7 +69,10 @@ fn format(_: &Facts, arguments: &[Cell]) -> Result<Cell, SqlError> {
         match (specifier, argument.shown()) {
             ('s', value) => out.push_str(&value.unwrap_or_default()),
             ('I', Some(value)) => out.push_str(&quote_identifier(&value)),
-            ('I', None) => return Err(bad("null values cannot be formatted as an SQL identifier")),
+            ('I', None) => {
+                let text = "null values cannot be formatted as an SQL identifier";
+                return Err(SqlError::new(SqlState::new("22004"), text));
+            }
             ('L', value) => {
                 out.push_str(&value.map_or_else(|| "NULL".to_owned(), |v| quote_literal(&v)));
             }
