@@ -138,7 +138,8 @@ mod tests {
         let same = batch(&["a", "c", "b", "a"], &[Some(1e300), Some(f64::NAN), None, Some(0.3)]);
         let differing = |expected: &RecordBatch| {
             let difference =
-                difference(&kept.schema(), &[kept.clone()], &[expected.clone()]).expect("compares");
+                difference(&kept.schema(), std::slice::from_ref(&kept), std::slice::from_ref(expected))
+                    .expect("compares");
             difference.num_rows()
         };
         assert_eq!(differing(&same), 0);

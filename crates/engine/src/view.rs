@@ -7,6 +7,7 @@ use millpond_catalog::{Catalog, Relation, RelationKind};
 use millpond_dataflow::{EpochInput, Graph, OutputId};
 use millpond_plan::incremental::{LowerOptions, Plan, lower};
 use millpond_plan::{PlanSettings, Planner, QueryPlan};
+use millpond_sql::statement::ColumnName;
 use millpond_state::{Identity, Relation as Stored};
 use millpond_types::{Delta, EventTime, RelationId, SqlError};
 
@@ -59,7 +60,10 @@ pub(crate) fn plan_query(catalog: &Arc<Catalog>, relation: &Relation) -> Result<
     };
     let planner = Planner::new(catalog.as_of(relation.created_at), settings, None);
     let query = millpond_sql::parse_query(&view.query)?;
-    Ok((planner.plan_view(&query, &[])?, view.allowed_lateness))
+    // The query's own names may repeat where the view has others.
+    let columns: Vec<ColumnName> =
+        relation.columns.iter().map(|c| ColumnName { name: c.name.clone(), position: 0 }).collect();
+    Ok((planner.plan_view(&query, &columns)?, view.allowed_lateness))
 }
 
 /// # Errors

@@ -11,7 +11,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use millpond_catalog::{Catalog, Relation, View};
-use millpond_functions::Zone;
+use millpond_functions::{Registry, Zone};
 use millpond_sql::RelationName;
 use millpond_sql::statement::ColumnName;
 use millpond_types::{EventTime, RelationId, SqlError, SqlState, SqlType};
@@ -112,7 +112,7 @@ impl Planner {
                 places.function(function),
             ));
         }
-        refuse_volatile(&bound.plan, &places)?;
+        refuse_in_view(&bound.plan, self.system.as_deref(), &places)?;
         let mut plan = self.finish(bound, Vec::new(), &places, true)?;
         if columns.len() > plan.columns.len() {
             let text = "CREATE MATERIALIZED VIEW specifies more column names than columns";
@@ -373,8 +373,14 @@ fn misread_not_in(condition: &Expr, schema: &DFSchema) -> datafusion::common::Re
     })
 }
 
-fn refuse_volatile(plan: &LogicalPlan, places: &Places) -> Result<(), SqlError> {
+fn refuse_in_view(
+    plan: &LogicalPlan,
+    system: Option<&dyn SystemTables>,
+    places: &Places,
+) -> Result<(), SqlError> {
     let mut found = None;
+    // What pg_catalog adds to the registry belongs to connections.
+    let mut foreign: Option<String> = None;
     let walk = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
@@ -383,11 +389,22 @@ fn refuse_volatile(plan: &LogicalPlan, places: &Places) -> Result<(), SqlError> 
                 {
                     found.get_or_insert_with(|| call.func.name().to_owned());
                 }
+                if let Expr::ScalarFunction(call) = expr
+                    && Registry::global().scalar(call.func.name()).is_none()
+                    && system.is_some_and(|system| system.function(call.func.name()).is_some())
+                {
+                    foreign.get_or_insert_with(|| call.func.name().to_owned());
+                }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
     debug_assert!(walk.is_ok(), "walking a plan cannot fail");
+    if let Some(name) = foreign {
+        let text = format!("the function {name} in a materialized view is not supported");
+        let error = SqlError::unsupported(text).hint("Use it in the SELECT that reads the view.");
+        return Err(at_opt(error, places.function(&name)));
+    }
     match found {
         Some(name) => {
             Err(at_opt(not_in_view(&name, "answers differently each time"), places.function(&name)))

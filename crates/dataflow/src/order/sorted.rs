@@ -352,7 +352,8 @@ impl SortedCall {
             true => None,
             false => Some(encoded(&mut self.order.iter().map(|o| (o.column, options(o))))?),
         };
-        let distinct = match self.distinct {
+        let alike = self.distinct && self.argument_columns().next().is_none();
+        let distinct = match self.distinct && !alike {
             true => Some(encoded(&mut self.argument_columns().map(|c| (c, SortOptions::default())))?),
             false => None,
         };
@@ -364,6 +365,10 @@ impl SortedCall {
             order.extend(group.clone().filter(|row| counts(*row)).map(|row| row as u32));
             if let Some(keys) = &ordered {
                 order[start..].sort_by(|a, b| keys.row(*a as usize).cmp(&keys.row(*b as usize)));
+            }
+            if alike {
+                // All arguments are constants.
+                order.truncate(start + 1);
             }
             if let Some(values) = &distinct {
                 let mut chosen: Vec<u32> = order.split_off(start);
