@@ -14,8 +14,10 @@
 )]
 
 pub mod client;
+pub mod compare;
 pub mod file;
 pub mod kills;
+pub mod postgresql;
 pub mod server;
 
 pub use file::{File, Mode, find};

@@ -1,11 +1,15 @@
 //! `cargo xtask slt`: runs files of `sql-tests/` and prints what differs.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use millpond_slt::compare::{self, Report};
 use millpond_slt::file::{Mode, binary, find, sql_tests};
 use millpond_slt::kills::{self, Kills};
+use millpond_slt::postgresql::PostgreSql;
+use millpond_slt::server::Server;
 
 /// Runs sqllogictest files against a millpond of their own.
 #[derive(Parser)]
@@ -28,6 +32,12 @@ struct Arguments {
     /// "host=127.0.0.1 port=5432 user=postgres"
     #[arg(long)]
     postgresql: Option<String>,
+    /// Instead of files: so many seeds of random queries, each on a server of ours and on PostgreSQL
+    #[arg(long)]
+    compare: Option<u64>,
+    /// The first seed
+    #[arg(long, default_value_t = 0, requires = "compare")]
+    from: u64,
     /// Instead of files: kill a server of its own so often, in the middle of writing, and check what is there after each start
     #[arg(long)]
     kills: Option<u64>,
@@ -48,8 +58,21 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<bool, String> {
-    let Arguments { mut paths, epoch_rows, shards, restart_each, gaps, postgresql, kills, writers } =
-        arguments;
+    let Arguments {
+        mut paths,
+        epoch_rows,
+        shards,
+        restart_each,
+        gaps,
+        postgresql,
+        compare,
+        from,
+        kills,
+        writers,
+    } = arguments;
+    if let Some(seeds) = compare {
+        return compare_with_postgresql(from..from + seeds, postgresql);
+    }
     if let Some(kills) = kills {
         let report =
             kills::run(&binary()?, Kills { kills, writers: writers.max(1) }, |line| println!("{line}"))?;
@@ -87,4 +110,32 @@ fn run(arguments: Arguments) -> Result<bool, String> {
     }
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0 && passed > 0)
+}
+
+fn compare_with_postgresql(seeds: Range<u64>, postgresql: Option<String>) -> Result<bool, String> {
+    let own = match postgresql {
+        Some(_) => None,
+        None => Some(PostgreSql::start()?),
+    };
+    let config = postgresql.or_else(|| own.as_ref().map(PostgreSql::config)).unwrap_or_default();
+    let server = Server::start(&binary()?, &Mode::default())?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("no threads: {e}"))?;
+    let mut told = 0;
+    let report = runtime.block_on(compare::run(&server.config(), &config, seeds, |_, report| {
+        for difference in &report.differences[told..] {
+            println!("{difference}\n");
+        }
+        told = report.differences.len();
+    }))?;
+    println!("drawn:");
+    for (rule, times) in &report.rules {
+        println!("  {times:6} {rule}");
+    }
+    println!("Millpond says that it cannot:");
+    for (what, times) in &report.unsupported {
+        println!("  {times:6} {what}");
+    }
+    let Report { queries, views, errors, differences, .. } = report;
+    println!("{queries} queries ({errors} refused by both), {views} views, {} differ", differences.len());
+    Ok(differences.is_empty())
 }

@@ -22,6 +22,8 @@ cargo xtask <chore>
   tidy                arrows between crates, versions in the lock file, length and wording of files
   slt [path] [--epoch-rows N] [--shards N] [--restart-each]
                       run sql-tests against the real binary
+  compare [--seeds 100] [--from SEED]
+                      random queries on Millpond and on PostgreSQL: names, types, rows, errors
   kills [--kills 50] [--writers 8]
                       kill -9 a real server in the middle of writing, and check what is there after each start
   sim [--seeds N | --minutes M] [--from SEED] [--debug]
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         "check" => check(),
         "tidy" => tidy::tidy(&root()),
         "slt" => slt(rest),
+        "compare" => compare(rest),
         "kills" => kills(rest),
         "sim" | "fuzz" => log_example(chore, rest),
         "oracle" | "bench" => release_program(chore, rest),
@@ -107,6 +110,16 @@ fn kills(rest: &[String]) -> Result<(), String> {
     let given = rest.iter().any(|argument| argument.starts_with("--kills"));
     let default = ["--kills".to_owned(), "50".to_owned()];
     slt(&[if given { &[][..] } else { &default[..] }, rest].concat())
+}
+
+/// As a flag of the runner: `--seeds N` is its `--compare N`.
+fn compare(rest: &[String]) -> Result<(), String> {
+    let mut arguments: Vec<String> =
+        rest.iter().map(|argument| argument.replace("--seeds", "--compare")).collect();
+    if !arguments.iter().any(|argument| argument.starts_with("--compare")) {
+        arguments.extend(["--compare".to_owned(), "100".to_owned()]);
+    }
+    slt(&arguments)
 }
 
 /// Runs an example of the log crate, which is a program over its public interface.

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start processes and wait for them")]
 
 mod cold;
+mod compare;
 mod crash;
 mod hostile;
 mod log;
@@ -29,6 +30,7 @@ fn main() {
             "cold::a_lake_reads_topics_and_a_lost_disk_comes_back",
             cold::a_lake_reads_topics_and_a_lost_disk_comes_back,
         ),
+        ("compare::postgresql_answers_the_same", compare::postgresql_answers_the_same),
         ("cold::retention_takes_the_oldest_rows", cold::retention_takes_the_oldest_rows),
         ("hostile::deep_texts_are_refused", hostile::deep_texts_are_refused),
         ("hostile::a_message_of_100_megabytes_is_refused", hostile::a_message_of_100_megabytes_is_refused),
