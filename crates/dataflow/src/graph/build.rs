@@ -23,7 +23,7 @@ impl Graph {
     /// A graph whose state is split into `shards` (at least 1), which are worked on by `pool` when there is much to do.
     pub fn new(shards: usize, pool: Arc<rayon::ThreadPool>) -> Self {
         let ids = Arc::new(AtomicU32::new(1));
-        Self { shards: shards.max(1), pool, ids, nodes: BTreeMap::new(), clock: None }
+        Self { shards: shards.max(1), pool, ids, nodes: BTreeMap::new(), clock: None, on_its_way: None }
     }
 
     /// An empty graph with the same shards, pool and clock, whose ids are different from all of this one's, before and after.
@@ -35,6 +35,7 @@ impl Graph {
             ids: Arc::clone(&self.ids),
             nodes: BTreeMap::new(),
             clock: self.clock.clone(),
+            on_its_way: None,
         }
     }
 
@@ -50,6 +51,11 @@ impl Graph {
     /// Measures busy times of nodes with `clock` from now on.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = Some(clock);
+    }
+
+    /// Large deltas are worked on by `pool` from now on; it needs no certain number of threads.
+    pub fn set_pool(&mut self, pool: Arc<rayon::ThreadPool>) {
+        self.pool = pool;
     }
 
     pub fn shards(&self) -> usize {

@@ -60,6 +60,8 @@ pub struct Graph {
     /// In order of ids, which is an order of dependence.
     nodes: BTreeMap<NodeId, Node>,
     clock: Option<Clock>,
+    /// An epoch that has been interrupted.
+    on_its_way: Option<Box<step::Step>>,
 }
 
 /// What one epoch brings.

@@ -4,8 +4,11 @@
 //! state or leave through outputs: one after the other on the calling thread, or all together where there are enough rows to
 //! wake the workers for. Then the operators with state are drained in order of ids, which is an order of
 //! dependence: when it is a node's turn, all that its sources give in this epoch has arrived, their watermarks included.
+//!
+//! What is still to be done stands on a stack of the epoch, not of the thread: between two pieces of work a graph can be laid
+//! aside and resumed by another thread, so that an epoch with a huge output keeps nobody waiting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::Int64Array;
@@ -16,7 +19,7 @@ use millpond_types::{Delta, EventTime};
 use rayon::prelude::*;
 
 use super::node::{Kind, User};
-use super::{EpochInput, EpochOutput, EpochStats, Graph, Late, NodeId, OutputId, Rejected};
+use super::{EpochInput, EpochOutput, EpochStats, Graph, InputId, Late, NodeId, OutputId, Rejected};
 use crate::Fault;
 use crate::fault::Cause;
 use crate::operator::{Operator, Output, Piece, Progress, Router};
@@ -52,6 +55,35 @@ impl Sink for Gather {
     }
 }
 
+/// An epoch that is on its way.
+pub(super) struct Step {
+    /// Deltas from outside that have not entered yet.
+    inputs: VecDeque<(InputId, Vec<Delta>)>,
+    /// What is to be pushed, the next on top: depth first.
+    stack: Vec<Push>,
+    marks: BTreeMap<NodeId, EventTime>,
+    ids: Vec<NodeId>,
+    /// The node whose turn it is to be drained.
+    at: usize,
+    stage: Stage,
+    stats: EpochStats,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Drain,
+    Advance,
+    /// Drained again, after its watermark has moved.
+    Close,
+}
+
+/// Deltas on their way to a node.
+struct Push {
+    user: User,
+    deltas: Vec<Delta>,
+    parallel: bool,
+}
+
 impl Graph {
     /// Passes one epoch through the graph and gathers its results.
     ///
@@ -69,31 +101,84 @@ impl Graph {
     /// # Errors
     /// As [`Graph::step`].
     pub fn step_into(&mut self, input: EpochInput, sink: &mut dyn Sink) -> Result<EpochStats, Fault> {
-        let mut stats = EpochStats::default();
-        for (id, deltas) in input.deltas {
-            stats.rows_in += rows(&deltas) as u64;
-            self.accept(id.0, deltas, sink, &mut stats)?;
-        }
-        let marks: BTreeMap<NodeId, EventTime> =
-            input.watermarks.into_iter().map(|(id, mark)| (id.0, mark)).collect();
-        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for id in ids {
-            self.drain(id, sink, &mut stats)?;
-            if self.advance(id, marks.get(&id).copied())? {
-                self.drain(id, sink, &mut stats)?;
+        self.begin(input);
+        let stats = self.resume(sink, &mut || true)?;
+        Ok(stats.expect("nothing has interrupted it"))
+    }
+
+    /// Takes in an epoch, for [`Graph::resume`] to pass it through. The one before must have passed.
+    pub fn begin(&mut self, input: EpochInput) {
+        assert!(self.on_its_way.is_none(), "an epoch is drained before the next begins (I4)");
+        self.on_its_way = Some(Box::new(Step {
+            inputs: input.deltas.into(),
+            stack: Vec::new(),
+            marks: input.watermarks.into_iter().map(|(id, mark)| (id.0, mark)).collect(),
+            ids: self.nodes.keys().copied().collect(),
+            at: 0,
+            stage: Stage::Drain,
+            stats: EpochStats::default(),
+        }));
+    }
+
+    /// Goes on with an epoch until it has passed, or until `more`, which is asked between bounded pieces of work, says no:
+    /// `None`, and the graph can be moved to another thread and resumed there. Results do not depend on it.
+    ///
+    /// # Errors
+    /// As [`Graph::step`].
+    ///
+    /// # Panics
+    /// Without an epoch that has begun.
+    pub fn resume(
+        &mut self,
+        sink: &mut dyn Sink,
+        more: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<EpochStats>, Fault> {
+        let mut step = self.on_its_way.take().expect("an epoch has begun");
+        while self.work(&mut step, sink)? {
+            if !more() {
+                self.on_its_way = Some(step);
+                return Ok(None);
             }
         }
-        Ok(stats)
+        Ok(Some(step.stats))
+    }
+
+    /// A bounded piece of work; false if there is none left.
+    fn work(&mut self, step: &mut Step, sink: &mut dyn Sink) -> Result<bool, Fault> {
+        if let Some(push) = step.stack.pop() {
+            self.push(push, sink, step)?;
+            return Ok(true);
+        }
+        if let Some((id, deltas)) = step.inputs.pop_front() {
+            step.stats.rows_in += rows(&deltas) as u64;
+            self.accept(id.0, deltas, step)?;
+            return Ok(true);
+        }
+        let Some(&id) = step.ids.get(step.at) else { return Ok(false) };
+        let passed = match step.stage {
+            Stage::Drain => {
+                if self.poll(id, sink, step)? {
+                    step.stage = Stage::Advance;
+                }
+                false
+            }
+            Stage::Advance => {
+                let closes = self.advance(id, step.marks.get(&id).copied())?;
+                if closes {
+                    step.stage = Stage::Close;
+                }
+                !closes
+            }
+            Stage::Close => self.poll(id, sink, step)?,
+        };
+        if passed {
+            (step.at, step.stage) = (step.at + 1, Stage::Drain);
+        }
+        Ok(true)
     }
 
     /// Deltas from outside.
-    fn accept(
-        &mut self,
-        id: NodeId,
-        deltas: Vec<Delta>,
-        sink: &mut dyn Sink,
-        stats: &mut EpochStats,
-    ) -> Result<(), Fault> {
+    fn accept(&mut self, id: NodeId, deltas: Vec<Delta>, step: &mut Step) -> Result<(), Fault> {
         let node = self.nodes.get_mut(&id).filter(|node| matches!(node.kind, Kind::Input));
         let Some(node) = node else { return Err(Cause::NoSuchNode.at(id, "input")) };
         for delta in &deltas {
@@ -105,66 +190,56 @@ impl Graph {
         }
         node.rows_in += rows(&deltas) as u64;
         let deltas = compact(deltas).map_err(|e| Cause::Arrow(e).at(id, "input"))?;
-        self.deliver(id, &deltas, sink, stats)
+        self.deliver(id, deltas, step);
+        Ok(())
     }
 
     /// Hands what left `from` to all who use it.
-    fn deliver(
-        &mut self,
-        from: NodeId,
-        deltas: &[Delta],
-        sink: &mut dyn Sink,
-        stats: &mut EpochStats,
-    ) -> Result<(), Fault> {
-        let rows = rows(deltas);
+    fn deliver(&mut self, from: NodeId, deltas: Vec<Delta>, step: &mut Step) {
+        let rows = rows(&deltas);
         if rows == 0 {
-            return Ok(());
+            return;
         }
         let parallel = self.shards > 1 && rows >= PARALLEL_ROWS;
         let node = self.nodes.get_mut(&from).expect("nodes stay during an epoch");
         node.rows_out += rows as u64;
-        let users = Arc::clone(&node.users);
-        for user in users.iter() {
+        // The first user's first delta ends up on top.
+        for user in node.users.iter().rev() {
             if parallel {
-                self.push(*user, deltas, true, sink, stats)?;
+                step.stack.push(Push { user: *user, deltas: deltas.clone(), parallel });
             } else {
-                for delta in deltas {
-                    self.push(*user, std::slice::from_ref(delta), false, sink, stats)?;
-                }
+                let single = |delta: &Delta| Push { user: *user, deltas: vec![delta.clone()], parallel };
+                step.stack.extend(deltas.iter().rev().map(single));
             }
         }
-        Ok(())
     }
 
-    fn push(
-        &mut self,
-        User { node: id, port }: User,
-        deltas: &[Delta],
-        parallel: bool,
-        sink: &mut dyn Sink,
-        stats: &mut EpochStats,
-    ) -> Result<(), Fault> {
+    fn push(&mut self, push: Push, sink: &mut dyn Sink, step: &mut Step) -> Result<(), Fault> {
+        let Push { user: User { node: id, port }, deltas, parallel } = push;
         let (workers, clock) = (if parallel { self.shards } else { 1 }, self.clock.clone());
         let node = self.nodes.get_mut(&id).expect("users are nodes of the same graph");
-        let (name, rows) = (node.name(), rows(deltas));
+        let (name, rows) = (node.name(), rows(&deltas));
         node.rows_in += rows as u64;
         let before = clock.as_ref().map(|clock| clock());
         let result = match &mut node.kind {
             Kind::Input => Err(Cause::NoSuchNode),
             Kind::Output => {
                 node.rows_out += rows as u64;
-                stats.rows_out += rows as u64;
-                deltas.iter().for_each(|delta| sink.output(OutputId(id), delta.clone()));
+                step.stats.rows_out += rows as u64;
+                deltas.into_iter().for_each(|delta| sink.output(OutputId(id), delta));
                 return Ok(());
             }
-            Kind::Union => return self.deliver(id, deltas, sink, stats),
+            Kind::Union => {
+                self.deliver(id, deltas, step);
+                return Ok(());
+            }
             Kind::Linear(operator) => {
                 let operator = Arc::clone(operator);
                 let each = |piece: &Delta| {
                     let mut out = Output::default();
                     operator.apply(piece, &mut out).map(|()| out)
                 };
-                let pieces = pieces(deltas, workers);
+                let pieces = pieces(&deltas, workers);
                 let outputs: Result<Vec<Output>, Cause> = match parallel {
                     true => self.pool.install(|| pieces.par_iter().map(each).collect()),
                     false => pieces.iter().map(each).collect(),
@@ -176,8 +251,8 @@ impl Graph {
                 let mut out = Output::default();
                 let (router, operators) = (&keyed.routers[port], &mut keyed.shards);
                 let pushed = match parallel {
-                    true => self.pool.install(|| exchange(router, operators, deltas, &mut out)),
-                    false => feed(router, operators, deltas, &mut out),
+                    true => self.pool.install(|| exchange(router, operators, &deltas, &mut out)),
+                    false => feed(router, operators, &deltas, &mut out),
                 };
                 pushed.map(|()| out)
             }
@@ -187,17 +262,11 @@ impl Graph {
             node.busy_nanos += clock().saturating_sub(before);
         }
         let out = result.map_err(|cause| cause.at(id, name))?;
-        self.emit(id, out, sink, stats)
+        self.emit(id, out, sink, step)
     }
 
     /// Passes on what an operator has given.
-    fn emit(
-        &mut self,
-        id: NodeId,
-        out: Output,
-        sink: &mut dyn Sink,
-        stats: &mut EpochStats,
-    ) -> Result<(), Fault> {
+    fn emit(&mut self, id: NodeId, out: Output, sink: &mut dyn Sink, step: &mut Step) -> Result<(), Fault> {
         let operator = self.nodes[&id].name();
         for row in out.rejected {
             sink.reject(Rejected { node: id, operator, error: row.error, row: row.row, weight: row.weight });
@@ -207,39 +276,38 @@ impl Graph {
             sink.late(Late { node: id, operator, rows: late.rows, window_ends, watermarks });
         }
         let deltas = compact(out.deltas).map_err(|e| Cause::Arrow(e).at(id, operator))?;
-        self.deliver(id, &deltas, sink, stats)
+        self.deliver(id, deltas, step);
+        Ok(())
     }
 
-    /// Polls an operator with state until it has nothing more to give.
-    fn drain(&mut self, id: NodeId, sink: &mut dyn Sink, stats: &mut EpochStats) -> Result<(), Fault> {
-        loop {
-            let clock = self.clock.clone();
-            let node = self.nodes.get_mut(&id).expect("nodes stay during an epoch");
-            let Kind::Keyed(keyed) = &mut node.kind else { return Ok(()) };
-            let before = clock.as_ref().map(|clock| clock());
-            let parallel = keyed.shards.len() > 1 && keyed.pending >= PARALLEL_ROWS;
-            let poll = |operator: &mut Box<dyn Operator>| {
-                let mut out = Output::default();
-                operator.poll(&mut out).map(|progress| (progress, out))
-            };
-            let polled: Result<Vec<(Progress, Output)>, Cause> = match parallel {
-                true => self.pool.install(|| keyed.shards.par_iter_mut().map(poll).collect()),
-                false => keyed.shards.iter_mut().map(poll).collect(),
-            };
-            if let (Some(clock), Some(before)) = (&clock, before) {
-                node.busy_nanos += clock().saturating_sub(before);
-            }
-            let name = node.name();
-            let polled = polled.map_err(|cause| cause.at(id, name))?;
-            let done = polled.iter().all(|(progress, _)| *progress == Progress::Done);
-            self.emit(id, join(polled.into_iter().map(|(_, out)| out).collect()), sink, stats)?;
-            if done {
-                if let Some(Kind::Keyed(keyed)) = self.nodes.get_mut(&id).map(|node| &mut node.kind) {
-                    keyed.pending = 0;
-                }
-                return Ok(());
-            }
+    /// Asks an operator with state for its next bounded batch; true if that was the last one.
+    fn poll(&mut self, id: NodeId, sink: &mut dyn Sink, step: &mut Step) -> Result<bool, Fault> {
+        let clock = self.clock.clone();
+        let node = self.nodes.get_mut(&id).expect("nodes stay during an epoch");
+        let Kind::Keyed(keyed) = &mut node.kind else { return Ok(true) };
+        let before = clock.as_ref().map(|clock| clock());
+        let parallel = keyed.shards.len() > 1 && keyed.pending >= PARALLEL_ROWS;
+        let poll = |operator: &mut Box<dyn Operator>| {
+            let mut out = Output::default();
+            operator.poll(&mut out).map(|progress| (progress, out))
+        };
+        let polled: Result<Vec<(Progress, Output)>, Cause> = match parallel {
+            true => self.pool.install(|| keyed.shards.par_iter_mut().map(poll).collect()),
+            false => keyed.shards.iter_mut().map(poll).collect(),
+        };
+        let done = polled
+            .as_ref()
+            .is_ok_and(|polled| polled.iter().all(|(progress, _)| *progress == Progress::Done));
+        if done {
+            keyed.pending = 0;
         }
+        if let (Some(clock), Some(before)) = (&clock, before) {
+            node.busy_nanos += clock().saturating_sub(before);
+        }
+        let name = node.name();
+        let polled = polled.map_err(|cause| cause.at(id, name))?;
+        self.emit(id, join(polled.into_iter().map(|(_, out)| out).collect()), sink, step)?;
+        Ok(done)
     }
 
     /// Moves a node's watermark after its sources'. True if an operator with state has something to do about it.

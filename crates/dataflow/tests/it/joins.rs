@@ -322,6 +322,69 @@ fn a_change_of_one_row_leaves_in_bounded_batches() {
     }
 }
 
+/// Adds up what comes, and notices if it comes after an interruption only.
+#[derive(Default)]
+struct Sum(Multiset, usize);
+
+impl Sink for Sum {
+    fn output(&mut self, _: OutputId, delta: Delta) {
+        for (at, row) in rows(&delta.batch).into_iter().enumerate() {
+            add(&mut self.0, row, delta.weight(at));
+        }
+        self.1 += 1;
+    }
+    fn reject(&mut self, row: Rejected) {
+        panic!("{row:?}");
+    }
+    fn late(&mut self, rows: Late) {
+        panic!("{rows:?}");
+    }
+}
+
+#[test]
+fn an_epoch_can_be_laid_aside_and_resumed_by_other_threads() {
+    for kind in [JoinKind::Inner, JoinKind::Full, JoinKind::LeftAnti] {
+        let mut lives = [Life::new(plain(kind, false), 2), Life::new(plain(kind, false), 2)];
+        let many: Vec<_> = (0..12_000).map(|v| (usize::from(v % 3 == 0), simple(v % 3, v), 1)).collect();
+        lives.iter_mut().for_each(|life| life.step(&many, 3));
+        let input = |life: &Life| {
+            let new: Vec<_> = (0..3).map(|k| simple(k, -1)).collect();
+            let delta = |weight| {
+                let rows: Vec<&Row> = new.iter().collect();
+                vec![Delta::new(batch(&schema(), &rows), Some(vec![weight; 3].into()))]
+            };
+            EpochInput {
+                deltas: vec![(life.inputs[0], delta(1)), (life.inputs[1], delta(2))],
+                watermarks: vec![],
+            }
+        };
+        let [whole, pieces] = lives;
+        let (input, same) = (input(&whole), input(&pieces));
+        let (mut whole, mut pieces) = (whole.graph, pieces.graph);
+        let mut expected = Sum::default();
+        let stats = whole.step_into(input, &mut expected).expect("an epoch");
+        let mut found = Sum::default();
+        pieces.begin(same);
+        let mut interruptions = 0;
+        let found_stats = loop {
+            let (mut graph, mut sum) = (pieces, found);
+            let went = std::thread::spawn(move || {
+                let passed = graph.resume(&mut sum, &mut || false).expect("a piece of an epoch");
+                (graph, sum, passed)
+            });
+            let passed;
+            (pieces, found, passed) = went.join().expect("no panic");
+            match passed {
+                Some(stats) => break stats,
+                None => interruptions += 1,
+            }
+        };
+        assert_eq!((found.0, found_stats), (expected.0, stats), "{kind:?}");
+        assert!(interruptions > 3 && found.1 == expected.1, "{kind:?}: {interruptions}");
+        assert_eq!(whole.freeze().len(), pieces.freeze().len());
+    }
+}
+
 #[test]
 fn an_update_beside_the_key_toggles_nothing() {
     for kind in [JoinKind::LeftSemi, JoinKind::LeftAnti, JoinKind::LeftMark] {
