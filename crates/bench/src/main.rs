@@ -43,6 +43,9 @@ enum Command {
         /// Leave out the n-th retraction of every view: the oracle must notice
         #[arg(long)]
         skip_retraction: Option<u64>,
+        /// Cut views out of the driver's epochs after every so many pieces of work [default: drawn per seed]
+        #[arg(long)]
+        cut_out_every: Option<u64>,
     },
 }
 
@@ -52,7 +55,9 @@ async fn main() -> Result<(), String> {
         Command::Bench { only, bids, log_megabytes, dir, json } => {
             bench(&only, bids, log_megabytes, dir, json).await
         }
-        Command::Oracle { seeds, from, skip_retraction } => run_oracle(seeds, from, skip_retraction).await,
+        Command::Oracle { seeds, from, skip_retraction, cut_out_every } => {
+            run_oracle(seeds, from, oracle::Options { skip_retraction, cut_out_every }).await
+        }
     }
 }
 
@@ -94,8 +99,7 @@ async fn bench(
     Ok(())
 }
 
-async fn run_oracle(seeds: u64, from: u64, skip_retraction: Option<u64>) -> Result<(), String> {
-    let options = oracle::Options { skip_retraction };
+async fn run_oracle(seeds: u64, from: u64, options: oracle::Options) -> Result<(), String> {
     let mut total = oracle::Life::default();
     for seed in from..from + seeds {
         match oracle::live(seed, &options).await {

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_engine::status::{RelationState, RelationStatus};
 use millpond_engine::{Engine, EngineConfig, Session, SessionInfo, SystemCatalog, rows};
 use millpond_env::sim::{Fault, Sim, Survivors};
 use rand::rngs::SmallRng;
@@ -35,6 +36,8 @@ pub struct Life {
 pub struct Options {
     /// Leaves out the n-th retraction of every view: the oracle must notice.
     pub skip_retraction: Option<u64>,
+    /// Views are cut out of the driver's epochs after every so many pieces of work; else it is drawn.
+    pub cut_out_every: Option<u64>,
 }
 
 struct World {
@@ -56,6 +59,8 @@ struct World {
     nested: usize,
     life: Life,
     log: String,
+    /// For what came to the grammar later: a seed stays what it was.
+    apart: SmallRng,
 }
 
 #[derive(Clone)]
@@ -90,9 +95,16 @@ pub async fn live(seed: u64, options: &Options) -> Result<Life, String> {
         background: false,
         ..EngineConfig::default()
     };
+    // Drawn apart, so that a seed stays what it was.
+    let mut apart = SmallRng::seed_from_u64(seed ^ 0x5a5a);
+    let drawn = [None, None, Some(1), Some(2), Some(7), Some(40)][apart.random_range(0..6)];
+    let config = EngineConfig { cut_out_every: options.cut_out_every.or(drawn), ..config };
     let mut world = World {
         sim: Sim::new(seed),
-        log: format!("seed {seed}, shards {}, epoch rows {}\n", config.shards, config.epoch_rows),
+        log: format!(
+            "seed {seed}, shards {}, epoch rows {}, views are cut out every {:?}\n",
+            config.shards, config.epoch_rows, config.cut_out_every
+        ),
         rng,
         config,
         engine: None,
@@ -105,6 +117,7 @@ pub async fn live(seed: u64, options: &Options) -> Result<Life, String> {
         clock: 0,
         nested: 0,
         life: Life::default(),
+        apart,
     };
     let result = world.run().await;
     if let Some(engine) = world.engine.take() {
@@ -131,6 +144,14 @@ impl World {
         }
         for _ in 0..self.rng.random_range(10..30) {
             self.step().await?;
+            let status = self.engine.as_ref().map(Engine::status);
+            let alone = |relation: &RelationStatus| relation.state == RelationState::Following;
+            if status.is_some_and(|status| status.relations.iter().any(alone)) {
+                self.drew("a view follows alone");
+            }
+            if self.apart.random_bool(0.05) {
+                self.pause_and_resume().await?;
+            }
             if self.rng.random_bool(0.25) {
                 self.verify().await?;
             }
@@ -180,6 +201,20 @@ impl World {
 
     fn drew(&mut self, rule: &'static str) {
         *self.life.rules.entry(rule).or_default() += 1;
+    }
+
+    /// A view and those that read it stand still for a while, and are built again.
+    async fn pause_and_resume(&mut self) -> Result<(), String> {
+        self.drew("pause and resume");
+        let name = self.views[self.apart.random_range(0..self.views.len())].name.clone();
+        self.sql(&format!("ALTER MATERIALIZED VIEW {name} PAUSE")).await?;
+        match self.apart.random_range(0..4) {
+            0 => self.crash().await?,
+            1 => self.sql("CHECKPOINT").await.map(|_| ())?,
+            2 => self.insert_source().await?,
+            _ => self.update_table().await?,
+        }
+        self.sql(&format!("ALTER MATERIALIZED VIEW {name} RESUME")).await.map(|_| ())
     }
 
     async fn alter(&mut self) -> Result<(), String> {

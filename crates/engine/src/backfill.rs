@@ -1,32 +1,27 @@
-//! Building a view from what its inputs held at a cut, and from what they changed by since.
+//! A view on a thread of its own: what its inputs held at a cut, and what they changed by since.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use millpond_env::Clock;
 use millpond_log::{FrameRef, Log};
 use millpond_state::HeapSnapshot;
 use millpond_types::{Delta, EventTime, RelationId};
 use rayon::prelude::*;
 
 use crate::changes::{Changes, Piece};
-use crate::driver::guarded;
-use crate::reject::{ErrorRow, LateRow};
+use crate::driver::{Budget, guarded};
 use crate::shape::Shape;
 use crate::snapshot::FrameFacts;
 use crate::view::{Stepped, View, history_piece};
 
 /// Epochs' worth of rows that are read at a time, while the graph works on those before them.
 const STEP_EPOCHS: usize = 4;
-/// History up to here is fed on the driver's own thread.
+/// What is built out of so much is mostly built before anybody would notice that it is done elsewhere.
 const SMALL_ROWS: usize = 1 << 15;
 
-/// Changes of one epoch that wait for a view.
-pub(crate) struct SpooledEpoch {
-    pub changes: Changes,
-}
-
-/// What a view has to catch up with.
+/// What a view has to see before it follows.
 #[derive(Default)]
 pub(crate) struct History {
     /// Frames of append-only relations up to the cut.
@@ -35,32 +30,32 @@ pub(crate) struct History {
     pub heaps: Vec<(RelationId, Arc<HeapSnapshot>, usize)>,
     /// Watermarks at the cut.
     pub watermarks: BTreeMap<RelationId, EventTime>,
-    /// Later epochs, in order.
-    pub epochs: Vec<SpooledEpoch>,
 }
 
 impl History {
-    pub fn spooled(epochs: Vec<SpooledEpoch>) -> Self {
-        Self { epochs, ..Self::default() }
-    }
-
     pub fn is_small(&self) -> bool {
         let frames: usize = self.topics.iter().flat_map(|(_, _, f)| f).map(|f| f.rows as usize).sum();
         let heaps: usize = self.heaps.iter().map(|(_, heap, _)| heap.rows()).sum();
-        let epochs: usize = self.epochs.iter().map(|e| e.changes.rows).sum();
-        frames + heaps + epochs <= SMALL_ROWS
+        frames + heaps <= SMALL_ROWS
     }
 }
 
 pub(crate) struct Job {
     pub view: View,
-    pub history: History,
+    pub history: Option<History>,
+    /// Epochs by number, in order. The view may have begun the first already.
+    pub epochs: Vec<(u64, Changes)>,
     pub log: Log,
     pub pool: Arc<rayon::ThreadPool>,
+    pub clock: Arc<dyn Clock>,
+    pub budget: Budget,
     pub epoch_rows: usize,
     /// Of the live state that waits for the view.
     pub generation: u64,
+    pub ticket: u64,
     pub rows_done: Arc<AtomicU64>,
+    /// Nobody waits for it any more.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// The frames of one step after another, of at least `rows_min` rows each but the last.
@@ -78,30 +73,49 @@ fn steps(frames: &[FrameRef], rows_min: usize) -> impl Iterator<Item = &[FrameRe
     })
 }
 
-/// A view that has seen its history, or why it could not.
-pub(crate) struct Built {
+/// A view that has done its job, or why it could not.
+pub(crate) struct Followed {
     pub id: RelationId,
     pub generation: u64,
+    pub ticket: u64,
     pub view: Result<View, String>,
-    pub errors: Vec<(ErrorRow, i64)>,
-    pub late: Vec<(LateRow, i64)>,
+    /// What the history did: rows that were refused.
+    pub history: Stepped,
+    pub epochs: Vec<(u64, Stepped)>,
+    /// An epoch took longer than the driver would have waited.
+    pub slow: bool,
+    /// It has failed because it would have held too much.
+    pub full: bool,
 }
 
 impl Job {
-    pub fn run(mut self) -> Built {
-        let (id, generation) = (self.view.id(), self.generation);
-        let mut refused = Stepped::default();
-        match guarded(|| self.feed(&mut refused)) {
-            Ok(()) => {
-                let Stepped { errors, late, .. } = refused;
-                Built { id, generation, view: Ok(self.view), errors, late }
-            }
-            Err(why) => Built { id, generation, view: Err(why), errors: Vec::new(), late: Vec::new() },
+    /// `None` if it was stopped.
+    pub fn run(mut self) -> Option<Followed> {
+        let (id, generation, ticket) = (self.view.id(), self.generation, self.ticket);
+        let mut followed = Followed {
+            id,
+            generation,
+            ticket,
+            view: Err(String::new()),
+            history: Stepped::default(),
+            epochs: Vec::new(),
+            slow: false,
+            full: false,
+        };
+        let fed = guarded(|| {
+            self.feed(&mut followed.history)?;
+            self.follow(&mut followed)
+        });
+        if self.stop.load(Ordering::Relaxed) {
+            return None;
         }
+        followed.full = self.view.full;
+        followed.view = fed.map(|()| self.view);
+        Some(followed)
     }
 
     fn feed(&mut self, refused: &mut Stepped) -> Result<(), String> {
-        let history = std::mem::take(&mut self.history);
+        let Some(history) = self.history.take() else { return Ok(()) };
         for (relation, heap, declared) in history.heaps {
             for batch in heap.batches(None) {
                 let batch = batch.map_err(|fault| fault.to_string())?;
@@ -116,9 +130,19 @@ impl Job {
         }
         // Windows close last: every row has its own frame's watermark with it.
         let ends = Changes { watermarks: history.watermarks, ..Changes::default() };
-        self.step(&ends, refused)?;
-        for epoch in history.epochs {
-            self.step(&epoch.changes, refused)?;
+        self.step(&ends, refused)
+    }
+
+    fn follow(&mut self, followed: &mut Followed) -> Result<(), String> {
+        for (number, changes) in std::mem::take(&mut self.epochs) {
+            let start = self.clock.monotonic();
+            if !self.view.is_passing() {
+                self.view.begin(&changes, self.epoch_rows)?;
+            }
+            let stepped = self.pass()?;
+            let took = self.clock.monotonic().saturating_sub(start);
+            followed.slow |= took > self.budget.of(changes.rows);
+            followed.epochs.push((number, stepped));
         }
         Ok(())
     }
@@ -162,10 +186,21 @@ impl Job {
     }
 
     fn step(&mut self, changes: &Changes, refused: &mut Stepped) -> Result<(), String> {
-        let stepped = self.view.step(changes, self.epoch_rows)?;
+        self.view.begin(changes, self.epoch_rows)?;
+        let stepped = self.pass()?;
         refused.errors.extend(stepped.errors);
         refused.late.extend(stepped.late);
         self.rows_done.fetch_add(changes.rows as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn pass(&mut self) -> Result<Stepped, String> {
+        let stop = &self.stop;
+        let stepped = self.view.resume(&mut || !stop.load(Ordering::Relaxed))?;
+        if let Some(why) = self.view.beyond() {
+            self.view.full = true;
+            return Err(why);
+        }
+        stepped.ok_or_else(|| "nobody waits for it any more".to_owned())
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Frozen {
     pub id: String,
     pub fingerprint: String,
     run: FrozenRun,
+    /// It is all there is: what earlier checkpoints have of the state belongs to an earlier life of its view.
+    fresh: bool,
 }
 
 enum FrozenRun {
@@ -47,26 +49,28 @@ enum FrozenRun {
 impl Frozen {
     pub fn heap(id: String, fingerprint: &str, run: Option<HeapRun>) -> Self {
         let run = run.map_or(FrozenRun::None, FrozenRun::Heap);
-        Self { id, fingerprint: fingerprint.to_owned(), run }
+        Self { id, fingerprint: fingerprint.to_owned(), run, fresh: false }
     }
 
     /// The states of a view: its rows, and those of its operators. States that did not change are named all the same.
     pub fn of_view(id: RelationId, view: &mut View, states: &mut Vec<Self>) {
         let fingerprint = view.fingerprint.clone();
-        states.push(Self::heap(format!("view/{id}/rows"), &fingerprint, view.contents.freeze()));
+        let fresh = std::mem::take(&mut view.fresh);
+        let rows = Self::heap(format!("view/{id}/rows"), &fingerprint, view.contents.freeze());
+        states.push(Self { fresh, ..rows });
         let mut named: BTreeMap<String, Self> = BTreeMap::new();
         for node in view.graph.node_stats() {
             for state in node.states {
                 let id = operator_state(id, node.node, state);
                 let run = FrozenRun::None;
-                named.insert(id.clone(), Self { id, fingerprint: fingerprint.clone(), run });
+                named.insert(id.clone(), Self { id, fingerprint: fingerprint.clone(), run, fresh });
             }
         }
         for frozen in view.graph.freeze() {
             let id = operator_state(id, frozen.node, frozen.state);
             named.insert(
                 id.clone(),
-                Self { id, fingerprint: fingerprint.clone(), run: FrozenRun::Keyed(frozen) },
+                Self { id, fingerprint: fingerprint.clone(), run: FrozenRun::Keyed(frozen), fresh },
             );
         }
         states.extend(named.into_values());
@@ -103,11 +107,13 @@ pub(crate) struct Draft {
 
 type Reply = oneshot::Sender<Result<(), SqlError>>;
 
+/// Runs of a failed checkpoint that no manifest names yet, by state, and whether they are all there is of it.
+type Carried = BTreeMap<String, (bool, Vec<NewRun>)>;
+
 /// What a checkpoint's task leaves behind.
 pub(crate) struct Finished {
     result: Result<CheckpointStatus, SqlError>,
-    /// Of a failed checkpoint: runs that no manifest names yet, by state.
-    carried: BTreeMap<String, Vec<NewRun>>,
+    carried: Carried,
     merged: Vec<Merged>,
     replies: Vec<Reply>,
     /// Changes were lost on the way, so no later checkpoint of this process would be whole.
@@ -121,7 +127,7 @@ pub(crate) struct Checkpointer {
     runtime: tokio::runtime::Handle,
     clock: Arc<dyn Clock>,
     busy: bool,
-    carried: BTreeMap<String, Vec<NewRun>>,
+    carried: Carried,
     merged: Vec<Merged>,
     /// Who asked for a checkpoint while one was running.
     waiting: Vec<Reply>,
@@ -221,7 +227,7 @@ struct Task {
     checkpoints: Checkpoints,
     log: Log,
     clock: Arc<dyn Clock>,
-    carried: BTreeMap<String, Vec<NewRun>>,
+    carried: Carried,
     merged: Vec<Merged>,
 }
 
@@ -316,18 +322,20 @@ fn new_bytes(change: &Change) -> u64 {
     bytes.sum()
 }
 
-fn runs_of(change: Change) -> Option<Vec<NewRun>> {
+fn runs_of(change: Change) -> Option<(bool, Vec<NewRun>)> {
     match change {
         Change::Keep => None,
-        Change::Add { runs, .. } | Change::Replace { runs, .. } => Some(runs),
+        Change::Add { runs, .. } => Some((false, runs)),
+        Change::Replace { runs, .. } => Some((true, runs)),
     }
 }
 
 /// Sorts and encodes what the driver handed over.
-fn pack(draft: Draft, mut carried: BTreeMap<String, Vec<NewRun>>) -> Result<ManifestDraft, SqlError> {
+fn pack(draft: Draft, mut carried: Carried) -> Result<ManifestDraft, SqlError> {
     let mut states = BTreeMap::new();
     for frozen in draft.states {
-        let mut runs = carried.remove(&frozen.id).unwrap_or_default();
+        let earlier = carried.remove(&frozen.id).filter(|_| !frozen.fresh);
+        let (replaces, mut runs) = earlier.unwrap_or((frozen.fresh, Vec::new()));
         match frozen.run {
             FrozenRun::None => {}
             FrozenRun::Heap(run) => runs.push(NewRun::Encoded(run.encode().map_err(pack_error)?)),
@@ -336,7 +344,11 @@ fn pack(draft: Draft, mut carried: BTreeMap<String, Vec<NewRun>>) -> Result<Mani
                 runs.push(NewRun::Encoded(run.encode().map_err(pack_error)?));
             }
         }
-        let change = Change::Add { fingerprint: frozen.fingerprint, runs };
+        let fingerprint = frozen.fingerprint;
+        let change = match replaces {
+            true => Change::Replace { fingerprint, runs },
+            false => Change::Add { fingerprint, runs },
+        };
         states.insert(frozen.id, change);
     }
     let extra = Extra { source_rows: draft.source_rows, errors: draft.errors, late: draft.late };

@@ -19,8 +19,8 @@ use crate::cursor::Cursor;
 use crate::dml;
 use crate::outcome::{Column, Outcome, RowsTag, Severity};
 use crate::read;
-use crate::session::{Action, Block, Savepoint, Session, rows};
-use crate::snapshot::Snapshot;
+use crate::session::{Action, Block, Cut, Savepoint, Session, rows};
+use crate::snapshot::{Contents, Snapshot};
 use crate::target::internal;
 use crate::txn::Txn;
 
@@ -366,9 +366,22 @@ fn discard(session: &mut Session, what: Discard) -> Result<Outcome, SqlError> {
 /// Waits until all running views have everything that was acknowledged to anybody.
 async fn flush(session: &mut Session) -> Result<Outcome, SqlError> {
     let commit = session.inner.log.last_commit();
-    let snapshot = session.inner.wait_published(commit).await?;
+    let mut snapshot = session.inner.wait_published(commit).await?;
+    // Those that follow alone get some time.
+    let mut published = session.inner.published.clone();
+    let followed = published.wait_for(|snapshot| {
+        let following = |contents: &Contents| contents.state == crate::status::RelationState::Following;
+        snapshot.contents.values().filter(|c| following(c)).all(|c| c.epoch >= commit)
+    });
+    match session.settings.time("millpond.read_timeout") {
+        Some(limit) => drop(tokio::time::timeout(limit, followed).await),
+        None => drop(followed.await),
+    }
+    if !snapshot.whole {
+        snapshot = session.inner.snapshot();
+    }
     for (id, contents) in &snapshot.contents {
-        if contents.state != crate::status::RelationState::Running
+        if !(snapshot.is_current(contents) || contents.epoch >= commit)
             && let Some(relation) = snapshot.catalog.relation(*id)
         {
             let message = format!("materialized view \"{}\" is {}", relation.name, contents.state.name());
@@ -429,7 +442,9 @@ async fn run_declare(
             format!("cursor \"{}\" already exists", declare.name),
         ));
     }
-    let snapshot = session.read_snapshot().await?;
+    let newest = session.planning_snapshot();
+    let prepared = session.plan(Arc::new((*declare.statement).clone()), Vec::new().into(), &newest)?;
+    let snapshot = session.read_snapshot_of(&prepared, Cut::Any).await?;
     let prepared = session.plan(Arc::new((*declare.statement).clone()), Vec::new().into(), &snapshot)?;
     let Action::Query(plan) = &*prepared.action else {
         return Err(SqlError::unsupported("a cursor is over a query").hint("DECLARE c CURSOR FOR SELECT …"));

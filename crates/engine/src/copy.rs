@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Field, Int32Type, Schema};
 use datafusion::physical_plan::PhysicalExpr;
 use millpond_functions::error::from_datafusion;
-use millpond_plan::{Metadata, OnConflict, physical};
+use millpond_plan::{Metadata, OnConflict, QueryPlan, physical};
 use millpond_sql::statement::{
     Copy, CopyColumns, CopyDirection, CopyFormat as Layout, CopyHeader, CopyOnError, CopyOptions,
     CopyRelation, CopyTarget,
@@ -20,7 +20,7 @@ use crate::inner::Inner;
 use crate::outcome::{Column, Outcome};
 use crate::read::{self, Cancellable};
 use crate::reject::{ErrorRow, cut, errors_write};
-use crate::session::{Block, Copied, Session, columns};
+use crate::session::{Block, Copied, Cut, Session, columns};
 use crate::snapshot::Snapshot;
 use crate::target::{Target, internal};
 use crate::txn::Txn;
@@ -350,15 +350,11 @@ async fn from(session: &mut Session, copy: &Copy, text: &str) -> Result<Outcome,
     })))
 }
 
-async fn to(
-    session: &mut Session,
-    copy: &Copy,
-    deadline: Option<tokio::time::Instant>,
-) -> Result<Outcome, SqlError> {
-    let snapshot = session.read_snapshot().await?;
-    let (planner, _) = session.planner(&snapshot);
-    let plan = match &copy.relation {
-        CopyRelation::Query(query) => planner.plan_query(&query.query, &[])?,
+/// The query of a COPY TO.
+fn plan_to(session: &Session, copy: &Copy, snapshot: &Arc<Snapshot>) -> Result<QueryPlan, SqlError> {
+    let (planner, _) = session.planner(snapshot);
+    match &copy.relation {
+        CopyRelation::Query(query) => planner.plan_query(&query.query, &[]),
         CopyRelation::Table { name, columns } => {
             let list = if columns.is_empty() {
                 "*".to_owned()
@@ -366,12 +362,24 @@ async fn to(
                 columns.iter().map(|c| millpond_sql::quote_identifier(&c.name)).collect::<Vec<_>>().join(", ")
             };
             let query = millpond_sql::parse_query(&format!("SELECT {list} FROM {name}"))?;
-            planner.plan_query(&query, &[])?
+            planner.plan_query(&query, &[])
         }
         CopyRelation::Subscribe(_) => {
-            return Err(SqlError::unsupported("SUBSCRIBE is not supported yet").hint("COPY a query instead."));
+            Err(SqlError::unsupported("SUBSCRIBE is not supported yet").hint("COPY a query instead."))
         }
+    }
+}
+
+async fn to(
+    session: &mut Session,
+    copy: &Copy,
+    deadline: Option<tokio::time::Instant>,
+) -> Result<Outcome, SqlError> {
+    let mut named = |session: &Session, snapshot: &Arc<Snapshot>| {
+        Ok(read::views_of(snapshot, &[&plan_to(session, copy, snapshot)?.logical]))
     };
+    let snapshot = session.snapshot_of(Cut::Any, &mut named).await?;
+    let plan = plan_to(session, copy, &snapshot)?;
     if !plan.parameters.is_empty() {
         return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
     }

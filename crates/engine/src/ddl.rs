@@ -27,8 +27,8 @@ use crate::session::{Block, Session};
 use crate::snapshot::Snapshot;
 use crate::status::RelationState;
 use crate::txn::Txn;
-use crate::view::plan_incremental;
-use crate::{alter, connectors, sinks};
+use crate::view::{MAX_STATE, plan_incremental};
+use crate::{alter, connectors, pause, sinks};
 
 pub(crate) fn is_ddl(statement: &Statement) -> bool {
     matches!(
@@ -400,10 +400,11 @@ async fn create_materialized_view(
     let shown = options.to_map();
     let allowed_lateness = options.take_duration("allowed_lateness")?.unwrap_or(0);
     let background = options.take_bool("background")?.unwrap_or(false);
-    if let Some(option) = options.take("max_state") {
-        return Err(SqlError::unsupported("the option \"max_state\" is not supported yet")
-            .hint("--memory-limit bounds the state of all views together.")
-            .at(option.position));
+    let max_state = options.entries().iter().find(|entry| entry.name == MAX_STATE).cloned();
+    if options.take_bytes(MAX_STATE)? == Some(0) {
+        let message = format!("option \"{MAX_STATE}\" must be more than nothing");
+        let error = SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
+        return Err(max_state.map_or(error.clone(), |entry| error.at(entry.value_position)));
     }
     options.finish()?;
     let (planner, _) = session.planner(&snapshot);
@@ -415,7 +416,7 @@ async fn create_materialized_view(
         if let Some(input) = catalog.relation(id)
             && crate::read::is_heap(input)
         {
-            snapshot.readable(input)?;
+            snapshot.usable(input)?;
         }
     }
     let kind = RelationKind::MaterializedView(MaterializedView {
@@ -451,7 +452,7 @@ async fn create_materialized_view(
 }
 
 /// Waits until a view has caught up with its history.
-async fn wait_built(session: &Session, id: RelationId, name: &str) -> Result<(), SqlError> {
+pub(crate) async fn wait_built(session: &Session, id: RelationId, name: &str) -> Result<(), SqlError> {
     let mut published = session.inner.published.clone();
     let done = |snapshot: &Arc<Snapshot>| {
         !matches!(snapshot.contents.get(&id).map(|c| &c.state), Some(RelationState::Building { .. }))
@@ -462,7 +463,7 @@ async fn wait_built(session: &Session, id: RelationId, name: &str) -> Result<(),
         .map_err(|_| SqlError::new(SqlState::ADMIN_SHUTDOWN, "the epoch driver has stopped"))?
         .clone();
     match snapshot.contents.get(&id).map(|c| &c.state) {
-        Some(RelationState::Failed(why)) => Err(SqlError::new(
+        Some(RelationState::Failed(why) | RelationState::Paused(why)) => Err(SqlError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("materialized view \"{name}\" could not be built"),
         )
@@ -652,12 +653,16 @@ async fn alter_object(session: &mut Session, alter: &Alter, text: &str) -> Resul
             advance_watermark(session, &relation, expression).await?;
             return Ok(tag);
         }
+        AlterAction::Pause | AlterAction::Resume if alter.kind == ObjectKind::MaterializedView => {
+            let paused = alter.action == AlterAction::Pause;
+            return pause::run(session, &snapshot, &relation, paused).await.map(|()| tag);
+        }
         _ => {
             return Err(SqlError::unsupported(format!(
                 "this form of ALTER {} is not supported yet",
                 alter.kind.command()
             ))
-            .hint("RENAME TO, RENAME COLUMN, ADD COLUMN, SET (…), RESET (…), OWNER TO and, for a source, ADVANCE WATERMARK TO work.")
+            .hint("RENAME TO, RENAME COLUMN, ADD COLUMN, SET (…), RESET (…), OWNER TO, for a source ADVANCE WATERMARK TO, and for a materialized view PAUSE and RESUME work.")
             .at(alter.position));
         }
     };

@@ -20,18 +20,17 @@ use millpond_state::Relation as Stored;
 use millpond_types::{Commit, Delta, EventTime, RelationId, SqlError};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::error;
 
-use crate::backfill::{self, Built, History, SpooledEpoch};
+use crate::backfill::Followed;
 use crate::changes::{Changes, Piece};
-use crate::checkpoint::{Checkpointer, Frozen, table_state};
+use crate::checkpoint::Checkpointer;
 use crate::inner::EngineConfig;
-use crate::prune::Conditions;
 use crate::reject::{ERRORS_TOPIC, ErrorRow, LateRow, Refused, read_errors};
 use crate::shape::Shape;
 use crate::sinks::SinkHandle;
 use crate::snapshot::{Contents, FrameFacts, Snapshot};
-use crate::status::{CheckpointStatus, RelationState};
+use crate::status::CheckpointStatus;
 use crate::table::changelog;
 use crate::target::Key;
 use crate::view::View;
@@ -40,17 +39,23 @@ use crate::view::View;
 const EPOCH_BYTES: usize = 64 << 20;
 /// Rows of one epoch.
 const EPOCH_ROWS: usize = 1 << 18;
-/// Bytes that may wait for a view that is being built, before epochs wait for it.
+/// Bytes that may wait for views that follow alone.
 const SPOOL_BYTES: usize = 1 << 30;
 
 mod catalog;
+mod checkpoint;
+mod follow;
 mod heal;
+mod publish;
+
+pub(crate) use follow::Budget;
+use follow::{Follower, Spool, WaitingSink, WaitingSinks};
 
 pub(crate) enum Command {
     /// The log has failed, or should be tried again.
     LogFailed,
-    /// A view has caught up with the history that it was given.
-    Built(Box<Built>),
+    /// A view has done what it was sent off for.
+    Followed(Box<Followed>),
     /// Take a checkpoint at the next epoch boundary.
     Checkpoint(Option<tokio::sync::oneshot::Sender<Result<(), SqlError>>>),
     CheckpointDone(Box<crate::checkpoint::Finished>),
@@ -66,6 +71,8 @@ pub(crate) struct Counters {
     pub state_bytes: AtomicUsize,
     pub checkpoint: Mutex<Option<CheckpointStatus>>,
     pub checkpoint_failures: AtomicU64,
+    /// Views that a checkpoint waits for.
+    pub checkpoint_waits: AtomicUsize,
     pub recent: Mutex<std::collections::VecDeque<f64>>,
 }
 
@@ -82,20 +89,18 @@ impl DriverHandle {
 }
 
 enum Phase {
+    /// It takes part in the driver's epochs.
     Running,
-    /// The view is with a thread that feeds it history; what happens meanwhile waits here.
-    Building {
-        spool: Vec<SpooledEpoch>,
-        bytes: usize,
-        rows_done: Arc<AtomicU64>,
-        reads: Vec<RelationId>,
-    },
+    Following(Box<Follower>),
+    /// It stands still, and says why.
+    Paused(String),
     Failed(String),
 }
 
 struct LiveView {
     relation: Arc<Relation>,
-    /// `None` while a thread builds it.
+    reads: Vec<RelationId>,
+    /// `None` while a thread has it, and of one that stands still.
     view: Option<View>,
     phase: Phase,
 }
@@ -114,14 +119,18 @@ pub(crate) struct Driver {
     pub commands: Sender<Command>,
     pub counters: Arc<Counters>,
     pub pool: Arc<rayon::ThreadPool>,
+    /// Of views that follow alone: they keep no worker of the epochs busy.
+    pool_aside: Arc<rayon::ThreadPool>,
     pub catalog: Arc<Catalog>,
     pub cut: Commit,
     /// In order of ids, which is an order of dependence.
     views: BTreeMap<RelationId, LiveView>,
     tables: BTreeMap<RelationId, LiveTable>,
     sinks: BTreeMap<RelationId, SinkHandle>,
-    /// Changes for the sinks, until the epoch is durable.
-    outgoing: BTreeMap<RelationId, Vec<Delta>>,
+    /// Changes for the sinks, until the epoch is durable, with the newest cut that they belong to.
+    outgoing: BTreeMap<RelationId, (Commit, Vec<Delta>)>,
+    /// Sinks that begin when their input has come so far.
+    waiting_sinks: WaitingSinks,
     runtime: tokio::runtime::Handle,
     source_rows: HashMap<RelationId, u64>,
     /// Of the catalog's relations, as they are needed.
@@ -149,6 +158,18 @@ pub(crate) struct Driver {
     retry: heal::Retry,
     /// Of which the log has the policies.
     told: Option<Arc<Catalog>>,
+    /// Of the newest epoch, counted from the start or from the last time that live state was thrown away.
+    number: u64,
+    /// The cut of the epoch before the newest.
+    cut_before: Commit,
+    budget: Budget,
+    /// Pieces of work, for `EngineConfig::cut_out_every`.
+    units: u64,
+    spool: Spool,
+    /// Numbers the times that a view was sent off to follow.
+    tickets: u64,
+    /// A checkpoint that waits for followers.
+    gathering: Option<checkpoint::Gathering>,
 }
 
 impl Driver {
@@ -160,10 +181,12 @@ impl Driver {
         commands: Sender<Command>,
         counters: Arc<Counters>,
         pool: Arc<rayon::ThreadPool>,
+        pool_aside: Arc<rayon::ThreadPool>,
         publisher: watch::Sender<Arc<Snapshot>>,
         checkpointer: Checkpointer,
     ) -> Self {
         let (durable, failures, term) = (log.durable(), log.failures(), log.term());
+        let budget = Budget { time: config.epoch_budget };
         Self {
             config,
             env,
@@ -171,12 +194,14 @@ impl Driver {
             commands,
             counters,
             pool,
+            pool_aside,
             catalog: Arc::new(Catalog::new()),
             cut: Commit(0),
             views: BTreeMap::new(),
             tables: BTreeMap::new(),
             sinks: BTreeMap::new(),
             outgoing: BTreeMap::new(),
+            waiting_sinks: WaitingSinks::new(),
             runtime: tokio::runtime::Handle::current(),
             source_rows: HashMap::new(),
             shapes: HashMap::new(),
@@ -196,6 +221,13 @@ impl Driver {
             resting_sinks: BTreeMap::new(),
             retry: heal::Retry::default(),
             told: None,
+            number: 0,
+            cut_before: Commit(0),
+            budget,
+            units: 0,
+            spool: Spool::default(),
+            tickets: 0,
+            gathering: None,
         }
     }
 
@@ -205,7 +237,7 @@ impl Driver {
         self.publish();
         loop {
             if self.is_overtaxed() {
-                // The view that is being built must catch up first; the log's queue holds the writers back meanwhile.
+                // A view that is being built must catch up first; the log's queue holds the writers back meanwhile.
                 match commands.recv() {
                     Ok(Command::Stop(done)) => {
                         let _ = done.send(());
@@ -269,7 +301,7 @@ impl Driver {
                     let _ = reply
                         .send(Err(SqlError::new(millpond_types::SqlState::IO_ERROR, "the log is closed")));
                 }
-                Command::Checkpoint(None) | Command::Built(_) | Command::LogFailed => {}
+                Command::Checkpoint(None) | Command::Followed(_) | Command::LogFailed => {}
                 Command::CheckpointDone(done) => self.checkpoint_done(*done),
             }
         }
@@ -287,11 +319,11 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Built(built) if built.generation == self.generation => {
-                self.built(*built);
+            Command::Followed(followed) if followed.generation == self.generation && !self.dirty => {
+                self.followed(*followed);
                 self.publish();
             }
-            Command::Built(_) | Command::LogFailed => {}
+            Command::Followed(_) | Command::LogFailed => {}
             Command::Checkpoint(reply) if self.dirty => heal::refuse_checkpoint(reply),
             Command::Checkpoint(reply) => self.start_checkpoint(reply),
             Command::CheckpointDone(done) => self.checkpoint_done(*done),
@@ -392,54 +424,71 @@ impl Driver {
         }
     }
 
-    /// Steps every view that the changes reach, in order of dependence.
+    /// Steps every view that the changes reach, in order of dependence. One that does not pass in time follows alone.
     fn epoch(&mut self, mut changes: Changes) {
         if changes.is_empty() {
             return;
         }
+        self.number += 1;
+        let mut late = Vec::new();
         let ids: Vec<RelationId> = self.views.keys().copied().collect();
         for id in ids {
             let live = self.views.get_mut(&id).expect("the ids were just read");
-            match &mut live.phase {
-                Phase::Failed(_) => {}
-                Phase::Building { spool, bytes, reads, .. } => {
-                    let part = changes.of(reads);
-                    if !part.is_empty() {
-                        *bytes += part.bytes;
-                        spool.push(SpooledEpoch { changes: part });
+            let concerns =
+                |r: &RelationId| changes.relations.contains_key(r) || changes.watermarks.contains_key(r);
+            if !matches!(live.phase, Phase::Running) || !live.reads.iter().any(concerns) {
+                continue;
+            }
+            let view = live.view.as_mut().expect("a running view is here");
+            let clock = &self.env.clock;
+            let end = clock.monotonic().saturating_add(self.budget.of(changes.rows));
+            let (quiet, every, units) = (self.quiet, self.config.cut_out_every, &mut self.units);
+            // What is replayed has nobody who waits.
+            let mut more = || {
+                *units += 1;
+                quiet || every.map_or_else(|| clock.monotonic() < end, |every| *units % every != 0)
+            };
+            let passed = guarded(|| {
+                view.begin(&changes, self.config.epoch_rows)?;
+                view.resume(&mut more)
+            });
+            match passed {
+                Ok(Some(stepped)) => {
+                    if !quiet && every.is_none() && clock.monotonic() > end {
+                        late.push(id);
+                    }
+                    let beyond = view.beyond();
+                    self.touched.insert(id);
+                    self.took(id, stepped, &mut changes);
+                    if let Some(why) = beyond {
+                        self.pause(id, why);
                     }
                 }
-                Phase::Running => {
-                    let view = live.view.as_mut().expect("a running view is at home");
-                    let reads = view.reads();
-                    if !reads
-                        .iter()
-                        .any(|r| changes.relations.contains_key(r) || changes.watermarks.contains_key(r))
-                    {
-                        continue;
-                    }
-                    match guarded(|| view.step(&changes, self.config.epoch_rows)) {
-                        Ok(stepped) => {
-                            self.touched.insert(id);
-                            self.took(id, stepped, &mut changes);
-                        }
-                        Err(why) => self.fail(id, why),
-                    }
-                }
+                Ok(None) => self.cut_out(id, self.number),
+                Err(why) if view.full => self.pause(id, why),
+                Err(why) => self.fail(id, why),
             }
         }
+        late.into_iter().for_each(|id| self.cut_out(id, self.number + 1));
+        self.spool(&changes);
         for (id, sink) in &self.sinks {
             let pieces = changes.relations.get(&sink.input).into_iter().flatten();
-            self.outgoing.entry(*id).or_default().extend(pieces.map(|piece| piece.delta.clone()));
+            let (cut, outgoing) = self.outgoing.entry(*id).or_default();
+            outgoing.extend(pieces.map(|piece| piece.delta.clone()));
+            if !outgoing.is_empty() {
+                *cut = self.cut;
+            }
         }
+        self.attend();
+        self.cut_before = self.cut;
     }
 
     /// Hands the sinks what they have not had yet; everything up to the cut is durable.
     pub fn feed_sinks(&mut self) {
         for (id, sink) in &mut self.sinks {
-            let deltas = self.outgoing.remove(id).unwrap_or_default();
+            let (cut, deltas) = self.outgoing.remove(id).unwrap_or_default();
             if !deltas.is_empty() {
-                sink.write(self.cut, deltas);
+                sink.write(cut, deltas);
             }
         }
         self.outgoing.clear();
@@ -449,10 +498,19 @@ impl Driver {
         !self.sinks.is_empty()
     }
 
-    /// Starts a sink. A new one (`known` 0) first gets what its input holds at the cut.
+    /// Starts a sink. A new one (`known` 0) first gets what its input holds at the cut, as soon as that is there.
     pub fn add_sink(&mut self, relation: &Arc<Relation>, known: Commit) {
         let RelationKind::Sink(definition) = &relation.kind else { return };
         let Some(input) = definition.input.and_then(|id| self.catalog.relation(id)).cloned() else { return };
+        if known == Commit(0)
+            && let Some(live) = self.views.get(&input.id)
+            && matches!(live.phase, Phase::Following(_))
+            && !self.is_current(live)
+        {
+            let waiting = WaitingSink { input: input.id, next: self.number + 1 };
+            self.waiting_sinks.insert(relation.id, waiting);
+            return;
+        }
         let sink = match self.resting_sinks.remove(&relation.id) {
             // It has had nothing but durable epochs, and knows which ones.
             Some(sink) => Some(sink),
@@ -461,10 +519,16 @@ impl Driver {
         let Some(sink) = sink else { return };
         if known == Commit(0) {
             let declared = input.columns.len();
-            let heap = match (self.tables.get_mut(&input.id), self.views.get_mut(&input.id)) {
-                (Some(table), _) => Some(table.rows.snapshot()),
-                (None, Some(LiveView { view: Some(view), .. })) => Some(view.contents.snapshot()),
-                _ => None,
+            let (heap, cut) = match (self.tables.get_mut(&input.id), self.views.get_mut(&input.id)) {
+                (Some(table), _) => (Some(table.rows.snapshot()), self.cut),
+                (None, Some(LiveView { view: Some(view), phase, .. })) => {
+                    let reached = match phase {
+                        Phase::Following(follower) => follower.reached,
+                        _ => self.cut,
+                    };
+                    (Some(view.contents.snapshot()), reached)
+                }
+                _ => (None, self.cut),
             };
             let mut deltas = Vec::new();
             for batch in heap.iter().flat_map(|heap| heap.batches(None)) {
@@ -478,24 +542,40 @@ impl Driver {
                     }
                 }
             }
-            self.outgoing.insert(relation.id, deltas);
+            self.outgoing.insert(relation.id, (cut, deltas));
         }
         self.sinks.insert(relation.id, sink);
     }
 
+    /// Starts the sinks over a follower that has come so far.
+    fn start_waiting_sinks(&mut self, input: RelationId, next: u64) {
+        let ready: Vec<RelationId> = self
+            .waiting_sinks
+            .iter()
+            .filter(|(_, sink)| sink.input == input && sink.next == next)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ready {
+            self.waiting_sinks.remove(&id);
+            if let Some(relation) = self.catalog.relation(id).cloned() {
+                self.add_sink(&relation, Commit(0));
+            }
+        }
+    }
+
     fn took(&mut self, id: RelationId, stepped: crate::view::Stepped, changes: &mut Changes) {
-        for (row, weight) in stepped.errors {
-            self.errors.add(id, row, weight);
-        }
-        for (row, weight) in stepped.late {
-            self.late.add(id, row, weight);
-        }
+        self.refuse(id, stepped.errors, stepped.late);
         for delta in stepped.deltas {
             changes.push(id, Piece { delta, facts: None });
         }
     }
 
-    /// A view stops alone, and with it those that read it.
+    fn refuse(&mut self, id: RelationId, errors: Vec<(ErrorRow, i64)>, late: Vec<(LateRow, i64)>) {
+        errors.into_iter().for_each(|(row, weight)| self.errors.add(id, row, weight));
+        late.into_iter().for_each(|(row, weight)| self.late.add(id, row, weight));
+    }
+
+    /// A view stops alone, and with it those that read it. What was published of them stays.
     fn fail(&mut self, id: RelationId, why: String) {
         let name = self.views.get(&id).map_or_else(String::new, |v| v.relation.name.clone());
         error!(view = %name, %why, "a materialized view has failed");
@@ -503,132 +583,14 @@ impl Driver {
             if let Some(live) = self.views.get_mut(&dependant) {
                 let why =
                     if dependant == id { why.clone() } else { format!("its input \"{name}\" has failed") };
-                live.phase = Phase::Failed(why);
+                (live.phase, live.view) = (Phase::Failed(why), None);
                 self.touched.insert(dependant);
             }
         }
         if let Some(live) = self.views.get_mut(&id) {
-            live.phase = Phase::Failed(why);
+            (live.phase, live.view) = (Phase::Failed(why), None);
             self.touched.insert(id);
         }
-    }
-
-    /// Builds a view from the history of its inputs up to the cut: at once if it is small, else on a thread.
-    pub fn create_view(&mut self, relation: &Arc<Relation>) {
-        self.touched.insert(relation.id);
-        let made =
-            View::new(&self.catalog, Arc::clone(relation), self.new_graph()).map_err(|why| why.to_string());
-        let started = made.and_then(|mut view| {
-            guarded(|| view.start())?;
-            view.skip_retraction = self.config.skip_retraction;
-            Ok(view)
-        });
-        let view = match started {
-            Ok(view) => view,
-            Err(why) => {
-                let phase = Phase::Failed(why);
-                self.views
-                    .insert(relation.id, LiveView { relation: Arc::clone(relation), view: None, phase });
-                return;
-            }
-        };
-        let reads = view.reads();
-        let history = match self.history(&reads, &view.conditions) {
-            Ok(history) => history,
-            Err(why) => {
-                let phase = Phase::Failed(why);
-                self.views
-                    .insert(relation.id, LiveView { relation: Arc::clone(relation), view: None, phase });
-                return;
-            }
-        };
-        self.build(relation, view, history);
-    }
-
-    fn build(&mut self, relation: &Arc<Relation>, view: View, history: History) {
-        let rows_done = Arc::new(AtomicU64::new(0));
-        let reads = view.reads();
-        let id = relation.id;
-        let phase = Phase::Building { spool: Vec::new(), bytes: 0, rows_done: Arc::clone(&rows_done), reads };
-        let small = history.is_small();
-        let job = backfill::Job {
-            view,
-            history,
-            log: self.log.clone(),
-            pool: Arc::clone(&self.pool),
-            epoch_rows: self.config.epoch_rows,
-            generation: self.generation,
-            rows_done,
-        };
-        self.views.insert(id, LiveView { relation: Arc::clone(relation), view: None, phase });
-        if small {
-            let built = job.run();
-            self.built(built);
-            return;
-        }
-        let commands = self.commands.clone();
-        let spawned = std::thread::Builder::new().name(format!("build {}", relation.name)).spawn(move || {
-            let built = job.run();
-            let _ = commands.send(Command::Built(Box::new(built)));
-        });
-        if let Err(why) = spawned {
-            self.fail(id, format!("no thread could be started to build it: {why}"));
-        }
-    }
-
-    /// What the relations hold at the cut.
-    fn history(&mut self, reads: &[RelationId], conditions: &Conditions) -> Result<History, String> {
-        let mut history = History::default();
-        for id in reads {
-            let Some(relation) = self.catalog.relation(*id).cloned() else {
-                return Err(format!("its input {id} does not exist"));
-            };
-            if let Some(table) = self.tables.get_mut(id) {
-                history.heaps.push((*id, table.rows.snapshot(), relation.columns.len()));
-            } else if let Some(live) = self.views.get_mut(id) {
-                match (&live.phase, &mut live.view) {
-                    (Phase::Running, Some(view)) => {
-                        history.heaps.push((*id, view.contents.snapshot(), relation.columns.len()));
-                    }
-                    _ => return Err(format!("its input \"{}\" is not running", relation.name)),
-                }
-            } else {
-                let shape = self.shape(&relation).map_err(|e| e.to_string())?;
-                let frames = self.log.frames(*id, Commit(0), self.cut).map_err(|e| e.to_string())?;
-                history.topics.push((*id, shape, conditions.keep(*id, frames)));
-            }
-            if let Some(watermark) = self.watermarks.get(id) {
-                history.watermarks.insert(*id, *watermark);
-            }
-        }
-        Ok(history)
-    }
-
-    /// A view comes back from its thread: it follows what it has missed, and joins.
-    fn built(&mut self, built: Built) {
-        let id = built.id;
-        let Some(live) = self.views.get_mut(&id) else { return };
-        self.touched.insert(id);
-        let view = match built.view {
-            Ok(view) => view,
-            Err(why) => return self.fail(id, why),
-        };
-        for (row, weight) in built.errors {
-            self.errors.add(id, row, weight);
-        }
-        for (row, weight) in built.late {
-            self.late.add(id, row, weight);
-        }
-        let Phase::Building { spool, .. } = &mut live.phase else { return };
-        let spool = std::mem::take(spool);
-        if spool.is_empty() {
-            info!(view = %live.relation.name, rows = view.contents.rows(), "built");
-            live.view = Some(view);
-            live.phase = Phase::Running;
-            return;
-        }
-        let relation = Arc::clone(&live.relation);
-        self.build(&relation, view, History::spooled(spool));
     }
 
     fn new_graph(&self) -> Graph {
@@ -636,137 +598,6 @@ impl Driver {
         let clock = Arc::clone(&self.env.clock);
         graph.set_clock(Arc::new(move || clock.monotonic().as_nanos() as u64));
         graph
-    }
-
-    /// Whether epochs should wait, because a view that is being built has too much to catch up with.
-    fn is_overtaxed(&self) -> bool {
-        self.views
-            .values()
-            .any(|live| matches!(&live.phase, Phase::Building { bytes, .. } if *bytes > SPOOL_BYTES))
-    }
-
-    pub fn publish(&mut self) {
-        if self.quiet || self.dirty {
-            return;
-        }
-        if !self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &self.catalog)) {
-            // The cut is durable: what this catalog does not have any more will not come back.
-            self.log.set_policies(crate::retention::policies(&self.catalog), self.cut);
-            self.told = Some(Arc::clone(&self.catalog));
-        }
-        self.feed_sinks();
-        for id in std::mem::take(&mut self.touched) {
-            self.refresh(id);
-        }
-        let cut = self.cut;
-        for contents in self.contents.values_mut() {
-            if contents.state == RelationState::Running {
-                contents.epoch = cut;
-            }
-        }
-        self.counters
-            .state_bytes
-            .store(self.contents.values().map(|c| c.state_bytes).sum(), Ordering::Relaxed);
-        self.publisher.send_replace(Arc::new(Snapshot {
-            cut,
-            catalog: Arc::clone(&self.catalog),
-            contents: self.contents.clone(),
-            watermarks: self.watermarks.clone(),
-            source_rows: self.source_rows.clone(),
-            errors: self.errors.clone(),
-            late: self.late.clone(),
-        }));
-    }
-
-    /// What readers see of a relation from the next snapshot on.
-    fn refresh(&mut self, id: RelationId) {
-        if let Some(table) = self.tables.get_mut(&id) {
-            let contents = Contents {
-                heap: table.rows.snapshot(),
-                state: RelationState::Running,
-                state_bytes: table.rows.bytes(),
-                busy_seconds: 0.0,
-                epoch: self.cut,
-            };
-            self.contents.insert(id, contents);
-        }
-        let Some(live) = self.views.get_mut(&id) else { return };
-        let state = match &live.phase {
-            Phase::Running => RelationState::Running,
-            Phase::Building { rows_done, .. } => {
-                RelationState::Building { rows_done: rows_done.load(Ordering::Relaxed) }
-            }
-            Phase::Failed(why) => RelationState::Failed(why.clone()),
-        };
-        let contents = match &mut live.view {
-            Some(view) => Contents {
-                heap: view.contents.snapshot(),
-                state,
-                state_bytes: view.bytes(),
-                busy_seconds: view.busy_seconds(),
-                epoch: self.cut,
-            },
-            None => Contents {
-                heap: millpond_state::Heap::new(live.relation.arrow_schema()).snapshot(),
-                state,
-                state_bytes: 0,
-                busy_seconds: 0.0,
-                epoch: Commit(0),
-            },
-        };
-        self.contents.insert(id, contents);
-    }
-
-    fn start_checkpoint(&mut self, reply: Option<tokio::sync::oneshot::Sender<Result<(), SqlError>>>) {
-        if self.checkpointer.is_busy() {
-            self.checkpointer.wait(reply);
-            return;
-        }
-        let start = self.env.clock.monotonic();
-        let mut states = Vec::new();
-        for table in self.tables.values_mut() {
-            states.push(Frozen::heap(table_state(&table.relation), "table", table.rows.freeze()));
-        }
-        for (id, live) in &mut self.views {
-            if let (Phase::Running, Some(view)) = (&live.phase, &mut live.view) {
-                Frozen::of_view(*id, view, &mut states);
-            }
-        }
-        self.feed_sinks();
-        let sinks =
-            self.sinks.values_mut().map(|sink| (sink.relation.name.clone(), sink.commit(self.cut))).collect();
-        let pause = self.env.clock.monotonic().saturating_sub(start);
-        let draft = crate::checkpoint::Draft {
-            cut: self.cut,
-            catalog: Arc::clone(&self.catalog),
-            watermarks: self.watermarks.clone(),
-            source_rows: self.source_rows.clone(),
-            errors: self.errors.clone(),
-            late: self.late.clone(),
-            states,
-            sinks,
-            pause,
-        };
-        self.checkpointer.start(draft, reply, self.commands.clone());
-    }
-
-    fn checkpoint_done(&mut self, done: crate::checkpoint::Finished) {
-        self.checkpointer.finished(done, &self.counters);
-        if let Some(checkpoint) = &*self.counters.checkpoint.lock() {
-            self.log.checkpointed(checkpoint.cut);
-        }
-        if !self.config.background
-            && let Err(why) = self.log.maintain()
-        {
-            warn!(%why, "segments could not be looked after");
-        }
-    }
-
-    /// Puts a restored view in its place.
-    pub fn add_running(&mut self, relation: &Arc<Relation>, view: View) {
-        self.touched.insert(relation.id);
-        let live = LiveView { relation: Arc::clone(relation), view: Some(view), phase: Phase::Running };
-        self.views.insert(relation.id, live);
     }
 
     pub fn restored(

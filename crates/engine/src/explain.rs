@@ -12,7 +12,7 @@ use millpond_types::{SqlError, SqlState, SqlType};
 
 use crate::outcome::{Column, Outcome, RowsTag};
 use crate::read;
-use crate::session::{Action, Session, rows};
+use crate::session::{Action, Cut, Session, rows};
 use crate::snapshot::Snapshot;
 use crate::target::internal;
 use crate::view::{plan_incremental, plan_query};
@@ -100,8 +100,14 @@ pub(crate) fn verify_columns(session: &Session, name: &RelationName) -> Result<V
 /// late, and returns the rows that differ: positive where the view has too many.
 pub(crate) async fn verify(session: &mut Session, name: &RelationName) -> Result<Outcome, SqlError> {
     let columns = verify_columns(session, name)?;
-    let snapshot = session.read_snapshot().await?;
     let path = session.settings.search_path();
+    let mut named = |_: &Session, snapshot: &Arc<Snapshot>| {
+        let relation = snapshot.catalog.resolve_kind(name, ObjectKind::MaterializedView, &path)?;
+        let mut ids = vec![relation.id];
+        ids.extend(snapshot.catalog.relation(relation.id).iter().flat_map(|r| r.dependencies.clone()));
+        Ok(ids)
+    };
+    let snapshot = session.snapshot_of(Cut::Any, &mut named).await?;
     let relation =
         snapshot.catalog.resolve_kind(name, ObjectKind::MaterializedView, &path).map_err(|e| name.mark(e))?;
     if snapshot.errors.count(relation.id) > 0 {

@@ -25,6 +25,7 @@ mod inner;
 mod open;
 pub mod outcome;
 mod partition;
+mod pause;
 mod prune;
 mod read;
 mod reject;

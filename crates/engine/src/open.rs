@@ -66,11 +66,14 @@ pub(crate) async fn open(
             ))
             .hint("Was the data directory replaced, or the object store that of another server?"));
     }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.shards)
-        .thread_name(|n| format!("shard {n}"))
-        .build()
-        .map_err(|e| SqlError::internal(format!("could not start the workers: {e}")))?;
+    let pool = |name: &'static str| {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(config.shards)
+            .thread_name(move |n| format!("{name} {n}"))
+            .build()
+            .map(Arc::new)
+            .map_err(|e| SqlError::internal(format!("could not start the workers: {e}")))
+    };
     let (commands, inbox) = unbounded();
     let counters = Arc::new(Counters::default());
     let (publisher, published) = watch::channel(Arc::new(empty_snapshot()));
@@ -88,7 +91,8 @@ pub(crate) async fn open(
         log.clone(),
         commands.clone(),
         Arc::clone(&counters),
-        Arc::new(pool),
+        pool("shard")?,
+        pool("aside")?,
         publisher,
         checkpointer,
     );
@@ -167,6 +171,8 @@ fn empty_snapshot() -> Snapshot {
         source_rows: HashMap::new(),
         errors: Refused::default(),
         late: Refused::default(),
+        whole: true,
+        lenient: false,
     }
 }
 
@@ -206,6 +212,10 @@ pub(crate) async fn restore(
         }
     }
     for relation in catalog.relations().filter(|r| matches!(r.kind, RelationKind::MaterializedView(_))) {
+        if matches!(&relation.kind, RelationKind::MaterializedView(definition) if definition.paused) {
+            driver.create_view(relation);
+            continue;
+        }
         match restore_view(driver, checkpoints, manifest, relation).await? {
             Some(view) => driver.add_running(relation, view),
             None => {
@@ -258,6 +268,7 @@ async fn restore_view(
         .filter_map(|input| manifest.watermarks.get(&input.relation).map(|w| (input.id, *w)))
         .collect();
     view.graph.restore_watermarks(&watermarks).map_err(|f| fault(f.to_string()))?;
+    view.fresh = false;
     Ok(Some(view))
 }
 

@@ -17,7 +17,7 @@ use futures::{Stream, TryStreamExt};
 use millpond_catalog::{Relation, RelationKind};
 use millpond_functions::error::{from_datafusion, into_datafusion};
 use millpond_plan::{RelationSource, batch, bind_parameters, replace_relations};
-use millpond_types::{Commit, SqlError, SqlState};
+use millpond_types::{Commit, RelationId, SqlError, SqlState};
 
 use crate::inner::{Inner, log_read_error};
 use crate::prune::push_conditions;
@@ -164,6 +164,26 @@ pub(crate) fn describe_scans(
         ));
     }
     Ok(lines)
+}
+
+/// The materialized views that plans read.
+pub(crate) fn views_of(snapshot: &Snapshot, plans: &[&LogicalPlan]) -> Vec<RelationId> {
+    let mut views = Vec::new();
+    for plan in plans {
+        let walk = plan.apply_with_subqueries(|plan| {
+            if let LogicalPlan::TableScan(scan) = plan
+                && let Some(source) = RelationSource::of(&scan.source)
+                && let Some(relation) = snapshot.catalog.relation(source.facts().id)
+                && matches!(relation.kind, RelationKind::MaterializedView(_))
+                && !views.contains(&relation.id)
+            {
+                views.push(relation.id);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        walk.expect("nothing in the walk fails");
+    }
+    views
 }
 
 /// Reads every row of a table or view, as the driver does for history.

@@ -177,6 +177,14 @@ impl<R: Ord + Clone> Refused<R> {
         self.relations.iter().flat_map(|(id, kept)| kept.rows.iter().map(|(row, weight)| (*id, row, *weight)))
     }
 
+    /// Takes over what another has of a relation.
+    pub fn adopt(&mut self, relation: RelationId, other: &Self) {
+        match other.relations.get(&relation) {
+            Some(kept) => self.relations.insert(relation, Arc::clone(kept)),
+            None => self.relations.remove(&relation),
+        };
+    }
+
     pub fn forget(&mut self, relation: RelationId) {
         self.relations.remove(&relation);
     }

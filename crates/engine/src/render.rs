@@ -7,8 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use millpond_dataflow::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec,
-    InputId, JoinClose, JoinKind, JoinSpec, MapSpec, NodeId, OutputId, Residual, SideClose, WindowKind,
-    WindowSpec,
+    InputId, JoinClose, JoinKind, JoinSpec, MapSpec, NodeId, Residual, SideClose, WindowKind, WindowSpec,
 };
 use millpond_functions::window::{Cumulate, Hop, Tumble};
 use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
@@ -19,7 +18,6 @@ use millpond_types::{RelationId, SqlError};
 /// A plan as operators.
 pub(crate) struct Rendered {
     pub inputs: Vec<RenderedInput>,
-    pub output: OutputId,
 }
 
 /// Where the changes of a relation enter.
@@ -91,7 +89,8 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
         });
     }
     let root = *nodes.last().ok_or_else(|| SqlError::internal("a plan has no nodes"))?;
-    Ok(Rendered { inputs, output: graph.add_output(root)? })
+    graph.add_output(root)?;
+    Ok(Rendered { inputs })
 }
 
 fn map_spec(map: &incremental::Map, source: &Node, node: &Node) -> Result<MapSpec, SqlError> {

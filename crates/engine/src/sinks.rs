@@ -55,7 +55,7 @@ pub(crate) async fn create(
         return Err(SqlError::unsupported(format!("a sink from {} is not supported yet", input.described()))
             .hint("Create a materialized view over it, and a sink from that."));
     }
-    snapshot.readable(&input)?;
+    snapshot.usable(&input)?;
     let mut options = create.options.clone();
     let shown = options.to_map();
     let Some(name) = options.take("connector") else {

@@ -34,6 +34,10 @@ pub(crate) struct Snapshot {
     pub source_rows: HashMap<RelationId, u64>,
     pub errors: Refused<ErrorRow>,
     pub late: Refused<LateRow>,
+    /// Every view is at the cut.
+    pub whole: bool,
+    /// For who wants to read what is there, old or not.
+    pub lenient: bool,
 }
 
 #[derive(Clone)]
@@ -43,33 +47,126 @@ pub(crate) struct Contents {
     pub state: RelationState,
     pub state_bytes: usize,
     pub busy_seconds: f64,
-    /// The cut that the heap reflects: the snapshot's own while the view runs.
+    /// The cut that the heap reflects: the snapshot's own while the view runs. 0 if there has been nothing to see yet.
     pub epoch: Commit,
+    /// Of a view that is behind: what else was published with the cut that it has reached.
+    pub beside: Option<Arc<Snapshot>>,
 }
 
 impl Snapshot {
     /// The contents of a view or table that can be read.
     ///
     /// # Errors
-    /// 55000 for a view that is being built or has failed.
+    /// 55000 for a view that is being built, is behind, is paused or has failed.
     pub fn readable(&self, relation: &Relation) -> Result<&Contents, SqlError> {
         let name = &relation.name;
-        let not_ready = |message: String| SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message);
         let contents = self
             .contents
             .get(&relation.id)
             .ok_or_else(|| SqlError::internal(format!("relation \"{name}\" has no contents")))?;
-        match &contents.state {
-            RelationState::Running => Ok(contents),
-            RelationState::Building { rows_done } => {
-                Err(not_ready(format!("materialized view \"{name}\" is being built"))
-                    .detail(format!("{rows_done} rows are done."))
-                    .hint("Try again; millpond.views shows its progress."))
-            }
-            RelationState::Failed(why) => Err(not_ready(format!("materialized view \"{name}\" has failed"))
-                .detail(format!("{why}."))
-                .hint("Drop it and create it again.")),
+        if self.is_current(contents) || (self.lenient && contents.epoch > Commit(0)) {
+            return Ok(contents);
         }
+        Err(self.not_ready(name, contents))
+    }
+
+    /// Whether something new can be kept over a relation: it may be behind, and is waited for.
+    ///
+    /// # Errors
+    /// 55000 for a view that is paused or has failed.
+    pub fn usable(&self, relation: &Relation) -> Result<(), SqlError> {
+        match self.contents.get(&relation.id) {
+            Some(contents)
+                if matches!(contents.state, RelationState::Paused(_) | RelationState::Failed(_)) =>
+            {
+                Err(self.not_ready(&relation.name, contents))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether contents are those of the cut.
+    pub fn is_current(&self, contents: &Contents) -> bool {
+        match contents.state {
+            RelationState::Running => true,
+            RelationState::Following => contents.epoch == self.cut,
+            _ => false,
+        }
+    }
+
+    fn not_ready(&self, name: &str, contents: &Contents) -> SqlError {
+        let error = |what: &str| {
+            let message = format!("materialized view \"{name}\" {what}");
+            SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        };
+        match &contents.state {
+            RelationState::Building { rows_done } => error("is being built")
+                .detail(format!("{rows_done} rows are done."))
+                .hint("Try again; millpond.views shows its progress."),
+            RelationState::Failed(why) => error("has failed").detail(format!("{why}.")).hint(
+                "ALTER MATERIALIZED VIEW … RESUME builds it again; SET millpond.read = 'latest' reads its last contents.",
+            ),
+            RelationState::Paused(why) => error("is paused").detail(format!("{why}.")).hint(
+                "ALTER MATERIALIZED VIEW … RESUME builds it again; SET millpond.read = 'latest' reads its last contents.",
+            ),
+            RelationState::Running | RelationState::Following => {
+                error(&format!("is {} commits behind", self.cut.0.saturating_sub(contents.epoch.0)))
+                    .detail(format!(
+                        "It follows alone and has reached commit {}; the newest that is published is {}.",
+                        contents.epoch, self.cut
+                    ))
+                    .hint("Try again, or SET millpond.read = 'latest' to read what is there.")
+            }
+        }
+    }
+
+    /// The first of some relations that is not at the cut and may get there.
+    pub fn behind(&self, ids: &[RelationId]) -> Option<SqlError> {
+        let late = |id: &RelationId| {
+            let contents = self.contents.get(id)?;
+            let late = contents.state == RelationState::Following && contents.epoch != self.cut;
+            let name = &self.catalog.relation(*id)?.name;
+            late.then(|| self.not_ready(name, contents))
+        };
+        if self.whole { None } else { ids.iter().find_map(late) }
+    }
+
+    /// What can be read of some relations at one cut: everything at this one, or as it was when those that are behind were
+    /// published last. `None` if they were never all at one cut, or not since the catalog changed.
+    pub fn at_one_cut(self: &Arc<Self>, ids: &[RelationId]) -> Option<Arc<Self>> {
+        let late = |id: &&RelationId| {
+            self.contents.get(id).is_some_and(|c| c.state == RelationState::Following && c.epoch != self.cut)
+        };
+        if self.whole {
+            return Some(Arc::clone(self));
+        }
+        let behind: Vec<RelationId> = ids.iter().filter(late).copied().collect();
+        let Some(first) = behind.first() else { return Some(Arc::clone(self)) };
+        let beside = self.contents[first].beside.as_ref()?;
+        let mut then = Self::clone(beside);
+        if then.catalog.version() != self.catalog.version() {
+            return None;
+        }
+        for id in &behind {
+            let contents = &self.contents[id];
+            if contents.epoch != then.cut {
+                return None;
+            }
+            then.contents.insert(*id, Contents { beside: None, ..contents.clone() });
+        }
+        let readable = |id: &RelationId| then.contents.get(id).is_none_or(|c| then.is_current(c));
+        if !ids.iter().all(readable) {
+            return None;
+        }
+        (then.errors, then.late) = (self.errors.clone(), self.late.clone());
+        Some(Arc::new(then))
+    }
+
+    /// Without what contents were published beside.
+    pub fn without_besides(&self) -> Self {
+        let mut bare = self.clone();
+        bare.contents.values_mut().for_each(|contents| contents.beside = None);
+        bare
     }
 }
 

@@ -66,6 +66,10 @@ pub enum RelationState {
     Building {
         rows_done: u64,
     },
+    /// It goes its own way behind the others, because it is large or slow; `epoch` says how far it is.
+    Following,
+    /// It stands still until it is resumed; the text says why.
+    Paused(String),
     /// Stopped alone; the text says why.
     Failed(String),
 }
@@ -75,6 +79,8 @@ impl RelationState {
         match self {
             Self::Running => "running",
             Self::Building { .. } => "building",
+            Self::Following => "following",
+            Self::Paused(_) => "paused",
             Self::Failed(_) => "failed",
         }
     }

@@ -20,6 +20,7 @@ use millpond_types::{RelationId, SqlType};
 use crate::inner::Inner;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
+use crate::status::RelationState;
 use crate::system::{SystemCatalog, SystemContext};
 
 pub(crate) struct SessionTables {
@@ -96,11 +97,9 @@ impl SessionTables {
                 table.text(
                     "detail",
                     views.iter().map(|(_, c)| match &c.state {
-                        crate::status::RelationState::Running => None,
-                        crate::status::RelationState::Building { rows_done } => {
-                            Some(format!("{rows_done} rows done"))
-                        }
-                        crate::status::RelationState::Failed(why) => Some(why.clone()),
+                        RelationState::Running | RelationState::Following => None,
+                        RelationState::Building { rows_done } => Some(format!("{rows_done} rows done")),
+                        RelationState::Paused(why) | RelationState::Failed(why) => Some(why.clone()),
                     }),
                 );
                 table.bigint("rows", views.iter().map(|(_, c)| Some(c.heap.rows() as i64)));
@@ -111,6 +110,10 @@ impl SessionTables {
                     views.iter().map(|(r, _)| Some(snapshot.errors.count(r.id) as i64)),
                 );
                 table.bigint("epoch", views.iter().map(|(_, c)| Some(c.epoch.0 as i64)));
+                table.bigint(
+                    "lag",
+                    views.iter().map(|(_, c)| Some(snapshot.cut.0.saturating_sub(c.epoch.0) as i64)),
+                );
                 table.double("busy_seconds", views.iter().map(|(_, c)| c.busy_seconds));
             }
             "sources" => {

@@ -1,10 +1,11 @@
 //! A materialized view while it lives: its graph, its contents, and how an epoch passes through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millpond_catalog::{Catalog, Relation, RelationKind};
-use millpond_dataflow::{EpochInput, Graph, OutputId};
+use millpond_dataflow::{EpochInput, Graph, InputId, Late, OutputId, Rejected, Sink};
 use millpond_plan::incremental::{LowerOptions, Plan, lower};
 use millpond_plan::{PlanSettings, Planner, QueryPlan};
 use millpond_sql::statement::ColumnName;
@@ -17,6 +18,8 @@ use crate::reject::{ErrorRow, LateRow, row_text};
 use crate::relation::identity;
 use crate::render::{RenderedInput, render};
 
+pub(crate) const MAX_STATE: &str = "max_state";
+
 /// Rows applied to a heap between two rounds of its upkeep.
 const UPKEEP_ROWS: usize = 16_384;
 
@@ -27,11 +30,55 @@ pub(crate) struct View {
     pub inputs: Vec<RenderedInput>,
     /// What it asks of its inputs' rows: history that cannot answer is not read.
     pub conditions: Conditions,
-    output: OutputId,
     pub contents: Stored,
     identity: Identity,
     /// Leave out the n-th retraction: see `EngineConfig::skip_retraction`.
     pub skip_retraction: Option<u64>,
+    /// No checkpoint has it yet, or only an earlier life of it.
+    pub fresh: bool,
+    /// `max_state` of its definition.
+    pub max_state: Option<usize>,
+    /// What it may hold at all.
+    pub bytes_max: usize,
+    /// It would hold more than it may.
+    pub full: bool,
+    /// An epoch that was begun and has not passed.
+    passing: Option<Passing>,
+}
+
+/// An epoch on its way through a view, in parts that the graph takes one after the other.
+struct Passing {
+    parts: VecDeque<Vec<(InputId, Delta)>>,
+    watermarks: Vec<(InputId, EventTime)>,
+    /// The graph has begun a part.
+    begun: bool,
+    gathered: Gathered,
+    stepped: Stepped,
+}
+
+/// What a graph has given of a part.
+#[derive(Default)]
+struct Gathered {
+    output: Vec<Delta>,
+    /// Of the output.
+    bytes: Arc<AtomicUsize>,
+    rejected: Vec<Rejected>,
+    late: Vec<Late>,
+}
+
+impl Sink for Gathered {
+    fn output(&mut self, _output: OutputId, delta: Delta) {
+        if !delta.is_empty() {
+            self.bytes.fetch_add(delta.memory_bytes(), Ordering::Relaxed);
+            self.output.push(delta);
+        }
+    }
+    fn reject(&mut self, row: Rejected) {
+        self.rejected.push(row);
+    }
+    fn late(&mut self, rows: Late) {
+        self.late.push(rows);
+    }
 }
 
 /// What an epoch did to a view.
@@ -87,6 +134,8 @@ impl View {
         let plan = plan_incremental(&query, lateness, definition.emit)?;
         let mut graph = graph;
         let rendered = render(&plan, &mut graph)?;
+        let max_state = relation.options.get(MAX_STATE).and_then(|text| millpond_sql::parse_bytes(text));
+        let max_state = max_state.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let identity = if plan.root().append_only { Identity::AppendOnly } else { identity(&relation) };
         let contents = Stored::new(&relation.name, relation.arrow_schema(), identity.clone());
         Ok(Self {
@@ -95,10 +144,14 @@ impl View {
             graph,
             inputs: rendered.inputs,
             conditions: Conditions::of(&query.logical)?,
-            output: rendered.output,
             contents,
             identity,
             skip_retraction: None,
+            fresh: true,
+            max_state,
+            bytes_max: usize::MAX,
+            full: false,
+            passing: None,
         })
     }
 
@@ -136,16 +189,19 @@ impl View {
     /// The first epoch, without any input: an aggregate without GROUP BY has a row before anything comes.
     ///
     /// # Errors
-    /// As [`View::step`].
+    /// As [`View::begin`].
     pub fn start(&mut self) -> Result<(), String> {
-        self.step_once(EpochInput::default(), &mut Stepped::default())
+        self.passing = Some(Passing::new(Vec::new(), Vec::new(), 1));
+        self.resume(&mut || true).map(|_| ())
     }
 
-    /// Passes the changes of an epoch through, at most `rows_max` rows at a time: no result depends on it.
+    /// Takes in the changes of an epoch, for [`View::resume`] to pass them through, at most `rows_max` rows at a time: no
+    /// result depends on it.
     ///
     /// # Errors
     /// A sentence about the fault; the view must be discarded.
-    pub fn step(&mut self, changes: &Changes, rows_max: usize) -> Result<Stepped, String> {
+    pub fn begin(&mut self, changes: &Changes, rows_max: usize) -> Result<(), String> {
+        assert!(self.passing.is_none(), "an epoch passes before the next begins (I4)");
         let mut deltas = Vec::new();
         for input in &self.inputs {
             let Some(pieces) = changes.relations.get(&input.relation) else { continue };
@@ -157,36 +213,70 @@ impl View {
             .iter()
             .filter_map(|input| changes.watermarks.get(&input.relation).map(|w| (input.id, *w)))
             .collect();
-        let mut stepped = Stepped::default();
-        if deltas.is_empty() && watermarks.is_empty() {
-            return Ok(stepped);
+        if !deltas.is_empty() || !watermarks.is_empty() {
+            self.passing = Some(Passing::new(deltas, watermarks, rows_max));
         }
-        let mut parts = split(deltas, rows_max).into_iter().peekable();
+        Ok(())
+    }
+
+    /// Goes on with the epoch that was begun until it has passed, or until `more`, which is asked between pieces of work,
+    /// says no: then `None`, and it can be resumed by another thread. Nothing if none was begun.
+    ///
+    /// # Errors
+    /// As [`View::begin`].
+    pub fn resume(&mut self, more: &mut dyn FnMut() -> bool) -> Result<Option<Stepped>, String> {
+        let Some(mut passing) = self.passing.take() else { return Ok(Some(Stepped::default())) };
         loop {
-            let part = parts.next().unwrap_or_default();
-            // Windows close when everything that the epoch brings is in.
-            let last = parts.peek().is_none();
-            let watermarks = if last { watermarks.clone() } else { Vec::new() };
-            let mut by_input: BTreeMap<_, Vec<Delta>> = BTreeMap::new();
-            for (input, delta) in part {
-                by_input.entry(input).or_default().push(delta);
+            if !passing.begun {
+                let part = passing.parts.pop_front().unwrap_or_default();
+                let mut deltas: BTreeMap<_, Vec<Delta>> = BTreeMap::new();
+                for (input, delta) in part {
+                    deltas.entry(input).or_default().push(delta);
+                }
+                // Windows close when everything that the epoch brings is in.
+                let last = passing.parts.is_empty();
+                let watermarks = if last { std::mem::take(&mut passing.watermarks) } else { Vec::new() };
+                self.graph.begin(EpochInput { deltas: deltas.into_iter().collect(), watermarks });
+                passing.begun = true;
             }
-            self.step_once(EpochInput { deltas: by_input.into_iter().collect(), watermarks }, &mut stepped)?;
-            if last {
-                return Ok(stepped);
+            // A huge output must not end the process.
+            let limit = self.bytes_max.min(self.max_state.unwrap_or(usize::MAX));
+            let room = limit.saturating_sub(self.contents.bytes());
+            let bytes = Arc::clone(&passing.gathered.bytes);
+            let mut more = || more() && bytes.load(Ordering::Relaxed) <= room;
+            let passed =
+                self.graph.resume(&mut passing.gathered, &mut more).map_err(|fault| fault.to_string())?;
+            if passed.is_none() && bytes.load(Ordering::Relaxed) > room {
+                self.full = true;
+                return Err(format!("an epoch would take it beyond {limit} bytes"));
+            }
+            if passed.is_none() {
+                self.passing = Some(passing);
+                return Ok(None);
+            }
+            passing.begun = false;
+            let gathered = std::mem::take(&mut passing.gathered);
+            self.take(gathered, &mut passing.stepped)?;
+            if passing.parts.is_empty() {
+                return Ok(Some(passing.stepped));
             }
         }
     }
 
-    fn step_once(&mut self, input: EpochInput, stepped: &mut Stepped) -> Result<(), String> {
-        let mut output = self.graph.step(input).map_err(|fault| fault.to_string())?;
-        let mut deltas: Vec<Delta> = Vec::new();
-        for (id, batches) in output.outputs.drain(..) {
-            if id == self.output {
-                deltas.extend(batches.into_iter().filter(|d| !d.is_empty()));
-            }
-        }
-        for rejected in output.rejected {
+    /// Why it must stop, if its state has passed `max_state`.
+    pub fn beyond(&self) -> Option<String> {
+        let max = self.max_state?;
+        let bytes = self.bytes();
+        (bytes > max).then(|| format!("its state has {bytes} bytes, and max_state is {max}"))
+    }
+
+    /// Whether an epoch has begun and not passed: the view is no function of a prefix of its inputs then.
+    pub fn is_passing(&self) -> bool {
+        self.passing.is_some()
+    }
+
+    fn take(&mut self, gathered: Gathered, stepped: &mut Stepped) -> Result<(), String> {
+        for rejected in gathered.rejected {
             let row = row_text(&rejected.row, 0).map_err(|e| e.to_string())?;
             let error = ErrorRow {
                 operator: rejected.operator.to_owned(),
@@ -197,7 +287,7 @@ impl View {
             };
             stepped.errors.push((error, rejected.weight));
         }
-        for late in output.late {
+        for late in gathered.late {
             for row in 0..late.rows.rows() {
                 let text = row_text(&visible(&late.rows.batch), row).map_err(|e| e.to_string())?;
                 let entry =
@@ -205,6 +295,7 @@ impl View {
                 stepped.late.push((entry, late.rows.weight(row)));
             }
         }
+        let mut deltas = gathered.output;
         if deltas.is_empty() {
             return Ok(());
         }
@@ -213,6 +304,7 @@ impl View {
         // A retraction and its insertion may come from different shards or branches: the heap takes the step as a whole.
         let delta = join(&as_schema(&deltas, &schema).map_err(|e| e.to_string())?, &schema)
             .map_err(|e| e.to_string())?;
+        drop(deltas);
         self.contents.apply(&delta).map_err(|fault| fault.to_string())?;
         self.contents.maintain(delta.rows().max(UPKEEP_ROWS)).map_err(|fault| fault.to_string())?;
         stepped.deltas.push(delta);
@@ -231,6 +323,18 @@ impl View {
             *delta = delta.filter(&keep).expect("a mask of the same length");
             self.skip_retraction = None;
             return;
+        }
+    }
+}
+
+impl Passing {
+    fn new(deltas: Vec<(InputId, Delta)>, watermarks: Vec<(InputId, EventTime)>, rows_max: usize) -> Self {
+        Self {
+            parts: split(deltas, rows_max).into(),
+            watermarks,
+            begun: false,
+            gathered: Gathered::default(),
+            stepped: Stepped::default(),
         }
     }
 }

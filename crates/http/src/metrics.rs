@@ -94,9 +94,13 @@ fn relations(registry: &mut Registry, status: &Status) {
         Some(r.rows as i64)
     });
     whole_of(registry, status, "relation_state_bytes", "Bytes of state", |r| Some(r.state_bytes as i64));
-    whole_of(registry, status, "relation_running", "1 while running, 0 while built or failed", |r| {
-        Some(i64::from(r.state == RelationState::Running))
-    });
+    whole_of(
+        registry,
+        status,
+        "relation_running",
+        "1 while running or following, 0 while built, paused or failed",
+        |r| Some(i64::from(matches!(r.state, RelationState::Running | RelationState::Following))),
+    );
     whole_of(registry, status, "relation_commit", "The commit that the contents reflect", |r| {
         Some(r.epoch.0 as i64)
     });

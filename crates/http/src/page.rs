@@ -78,6 +78,8 @@ fn write_row(page: &mut String, status: &Status, relation: &RelationStatus) -> f
     match &relation.state {
         RelationState::Failed(why) => write!(page, "<span class=\"bad\">failed: {}</span>", Escaped(why))?,
         RelationState::Building { rows_done } => write!(page, "building, {} rows done", Count(*rows_done))?,
+        RelationState::Paused(why) => write!(page, "<span class=\"bad\">paused: {}</span>", Escaped(why))?,
+        RelationState::Following => page.push_str("following"),
         RelationState::Running => page.push_str("running"),
     }
     writeln!(

@@ -87,6 +87,9 @@ struct Options {
     /// Most rows that one step of the dataflow takes; results never depend on it [default: 65536]
     #[arg(long, global = true, env = "MILLPOND_EPOCH_ROWS")]
     epoch_rows: Option<usize>,
+    /// Milliseconds that one view keeps the others waiting in an epoch, before it follows them alone [default: 100]
+    #[arg(long, global = true, env = "MILLPOND_EPOCH_BUDGET")]
+    epoch_budget: Option<f64>,
     /// Most connections at a time [default: 200]
     #[arg(long, global = true, env = "MILLPOND_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
@@ -113,6 +116,7 @@ pub struct Settings {
     pub local_retention: Option<std::time::Duration>,
     pub journal_file_bytes: u64,
     pub epoch_rows: usize,
+    pub epoch_budget: std::time::Duration,
     pub max_connections: usize,
     pub insecure_listen: bool,
     pub log_level: String,
@@ -190,6 +194,10 @@ impl Arguments {
         if epoch_rows == 0 {
             return Err("--epoch-rows 0: expected at least 1".to_owned());
         }
+        let budget = pick!(epoch_budget).unwrap_or(100.0);
+        if !(0.0..=3_600_000.0).contains(&budget) {
+            return Err(format!("--epoch-budget {budget}: expected milliseconds, at most an hour"));
+        }
         let data_dir = pick!(data_dir);
         let settings = Settings {
             data_dir_given: data_dir.is_some(),
@@ -205,6 +213,7 @@ impl Arguments {
             local_retention,
             journal_file_bytes,
             epoch_rows,
+            epoch_budget: std::time::Duration::from_secs_f64(budget / 1000.0),
             max_connections: pick!(max_connections).unwrap_or(200),
             insecure_listen: pick!(insecure_listen).unwrap_or(false),
             log_level: pick!(log_level).unwrap_or_else(|| "info".to_owned()),

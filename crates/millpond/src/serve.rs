@@ -26,6 +26,7 @@ impl Server {
             local_retention: settings.local_retention,
             journal_file_bytes: settings.journal_file_bytes,
             epoch_rows: settings.epoch_rows,
+            epoch_budget: settings.epoch_budget,
             max_transaction_bytes: settings.max_transaction_bytes,
             ..EngineConfig::default()
         };

@@ -1,6 +1,7 @@
 //! A short run of the oracle, and the proof that it would notice a bug.
 
 mod failure;
+mod stall;
 mod topics;
 
 use millpond_bench::oracle::{Options, live};
@@ -16,7 +17,7 @@ async fn every_view_equals_the_batch_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_skipped_retraction_is_found() {
-    let planted = Options { skip_retraction: Some(1) };
+    let planted = Options { skip_retraction: Some(1), ..Options::default() };
     for seed in 1..=1000 {
         if live(seed, &planted).await.is_err() {
             return;

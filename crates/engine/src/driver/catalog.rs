@@ -27,9 +27,18 @@ impl Driver {
             Ok(catalog) => {
                 let before = std::mem::replace(&mut self.catalog, Arc::new(catalog));
                 self.follow(&before);
+                self.pause_and_resume(&change);
             }
             // The session checked the change against the same catalog; a record that lost a race changes nothing.
             Err(why) => warn!(%commit, %why, "a DDL record does not apply"),
+        }
+    }
+
+    fn pause_and_resume(&mut self, change: &Change) {
+        match change {
+            Change::SetPaused { id, paused } => self.set_paused(*id, *paused),
+            Change::Batch { changes } => changes.iter().for_each(|change| self.pause_and_resume(change)),
+            _ => {}
         }
     }
 
@@ -40,6 +49,7 @@ impl Driver {
             self.views.remove(&old.id);
             self.sinks.remove(&old.id);
             self.outgoing.remove(&old.id);
+            self.waiting_sinks.remove(&old.id);
             self.tables.remove(&old.id);
             self.contents.remove(&old.id);
             self.source_rows.remove(&old.id);
@@ -49,6 +59,7 @@ impl Driver {
             self.touched.remove(&old.id);
             self.shapes.remove(&old.id);
         }
+        self.attend();
         for relation in catalog.relations() {
             match before.relation(relation.id) {
                 None => self.create(relation),

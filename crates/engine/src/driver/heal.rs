@@ -161,6 +161,12 @@ impl Driver {
         self.shapes.clear();
         self.resting_sinks.append(&mut self.sinks);
         self.outgoing.clear();
+        self.waiting_sinks.clear();
+        self.spool.clear();
+        (self.number, self.cut_before) = (0, Commit(0));
+        if let Some(gathering) = self.gathering.take() {
+            refuse_checkpoint(gathering.into_reply());
+        }
         self.source_rows.clear();
         self.watermarks = BTreeMap::new();
         self.errors = Refused::default();

@@ -61,6 +61,11 @@ fn of_file(file: &File) -> Vec<Trial> {
         ("plain", Mode::default()),
         ("small_epochs", Mode { epoch_rows: Some(1), shards: Some(4), ..Mode::default() }),
     ];
+    // Every view goes its own way all the time.
+    if ["views/", "joins/", "order/", "restart/"].iter().any(|folder| file.name.starts_with(folder)) {
+        let environment = vec![("MILLPOND_EPOCH_BUDGET".to_owned(), "0".to_owned())];
+        modes.push(("alone", Mode { environment, ..Mode::default() }));
+    }
     if let Some(every) = file.wants_restarts() {
         let restart_every = Some(every);
         modes.push((
