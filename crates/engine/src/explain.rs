@@ -7,64 +7,95 @@ use arrow::datatypes::{Field, Schema};
 use millpond_functions::Zone;
 use millpond_plan::without_late_rows;
 use millpond_sql::RelationName;
-use millpond_sql::statement::{Explain, ExplainFormat, ObjectKind, Statement};
+use millpond_sql::statement::{Explain, ExplainFormat, Explained, ObjectKind, ParsedStatement, Statement};
 use millpond_types::{SqlError, SqlState, SqlType};
 
 use crate::outcome::{Column, Outcome, RowsTag};
-use crate::read;
-use crate::session::{Action, Cut, Session, rows};
+use crate::session::{Action, Block, Cut, Session, rows};
 use crate::snapshot::Snapshot;
 use crate::target::internal;
 use crate::view::{plan_incremental, plan_query};
+use crate::{analyze, read};
 
 pub(crate) async fn run(session: &mut Session, explain: &Explain) -> Result<Outcome, SqlError> {
-    if explain.analyze {
-        return Err(
-            SqlError::unsupported("EXPLAIN ANALYZE is not supported yet").hint("EXPLAIN shows the plan.")
-        );
-    }
     if explain.format == ExplainFormat::Json {
         return Err(
             SqlError::unsupported("EXPLAIN (FORMAT JSON) is not supported yet").hint("Use FORMAT TEXT.")
         );
     }
-    let snapshot = session.planning_snapshot();
-    let text = match &explain.statement.statement {
-        Statement::CreateMaterializedView(create) => {
-            let (planner, _) = session.planner(&snapshot);
-            let query = planner.plan_view(&create.query.query, &create.columns)?;
-            let mut options = create.options.clone();
-            let lateness = options.take_duration("allowed_lateness")?.unwrap_or(0);
-            plan_incremental(&query, lateness, create.emit.into())?.to_string()
+    let text = match &explain.what {
+        Explained::View(name) => analyze::run(session, name, explain.analyze, explain.verbose).await?,
+        Explained::Statement(statement) if explain.analyze => {
+            analyze_query(session, statement, explain.verbose).await?
         }
-        _ => {
-            let prepared =
-                session.plan(Arc::new((*explain.statement).clone()), Vec::new().into(), &snapshot)?;
-            match &*prepared.action {
-                Action::Query(plan) => {
-                    // What was committed before is counted, as the query itself would read it.
-                    let read = session.read_snapshot().await?;
-                    let scans = read::describe_scans(&session.inner, &read, &plan.logical)?;
-                    let plan = plan.logical.display_indent().to_string();
-                    std::iter::once(plan).chain(scans).collect::<Vec<_>>().join("\n")
-                }
-                Action::Insert(plan) => {
-                    format!("Insert\n{}", indent(&plan.rows.display_indent().to_string()))
-                }
-                Action::Update(plan) => point_or_scan("Update", plan.point.is_some(), plan.filter.as_ref()),
-                Action::Delete(plan) => point_or_scan("Delete", plan.point.is_some(), plan.filter.as_ref()),
-                Action::Utility => {
-                    return Err(SqlError::unsupported("this statement has no plan")
-                        .hint("EXPLAIN takes SELECT, INSERT, UPDATE, DELETE and CREATE MATERIALIZED VIEW."));
-                }
-            }
-        }
+        Explained::Statement(statement) => plan(session, statement, explain.verbose).await?,
     };
     let lines: ArrayRef = Arc::new(StringArray::from(text.lines().collect::<Vec<_>>()));
     let column = Column { name: "QUERY PLAN".into(), ty: SqlType::Text, origin: None, zone: Zone::UTC };
     let schema = Schema::new(vec![Field::new("QUERY PLAN", arrow::datatypes::DataType::Utf8, true)]);
     let batch = RecordBatch::try_new(Arc::new(schema), vec![lines]).map_err(internal)?;
     Ok(rows(vec![column], batch, RowsTag::Plain("EXPLAIN")))
+}
+
+async fn plan(session: &mut Session, statement: &ParsedStatement, verbose: bool) -> Result<String, SqlError> {
+    let snapshot = session.planning_snapshot();
+    if let Statement::CreateMaterializedView(create) = &statement.statement {
+        let (planner, _) = session.planner(&snapshot);
+        let query = planner.plan_view(&create.query.query, &create.columns)?;
+        let mut options = create.options.clone();
+        let lateness = options.take_duration("allowed_lateness")?.unwrap_or(0);
+        let plan = plan_incremental(&query, lateness, create.emit.into())?;
+        return Ok(plan.with_notes(verbose, &[]).to_string());
+    }
+    let prepared = session.plan(Arc::new(statement.clone()), Vec::new().into(), &snapshot)?;
+    Ok(match &*prepared.action {
+        Action::Query(plan) => {
+            // What was committed before is counted, as the query itself would read it.
+            let read = session.read_snapshot().await?;
+            let scans = read::describe_scans(&session.inner, &read, &plan.logical)?;
+            let plan = plan.logical.display_indent().to_string();
+            std::iter::once(plan).chain(scans).collect::<Vec<_>>().join("\n")
+        }
+        Action::Insert(plan) => {
+            format!("Insert\n{}", indent(&plan.rows.display_indent().to_string()))
+        }
+        Action::Update(plan) => point_or_scan("Update", plan.point.is_some(), plan.filter.as_ref()),
+        Action::Delete(plan) => point_or_scan("Delete", plan.point.is_some(), plan.filter.as_ref()),
+        Action::Utility => {
+            return Err(SqlError::unsupported("this statement has no plan").hint(
+                "EXPLAIN takes SELECT, INSERT, UPDATE, DELETE, CREATE MATERIALIZED VIEW and MATERIALIZED VIEW v.",
+            ));
+        }
+    })
+}
+
+/// Runs a SELECT, and says what its operators did.
+async fn analyze_query(
+    session: &mut Session,
+    statement: &ParsedStatement,
+    verbose: bool,
+) -> Result<String, SqlError> {
+    let newest = session.planning_snapshot();
+    let prepared = session.plan(Arc::new(statement.clone()), Vec::new().into(), &newest)?;
+    if !matches!(&*prepared.action, Action::Query(_)) {
+        return Err(SqlError::unsupported(
+            "EXPLAIN ANALYZE of a statement that changes something is not supported",
+        )
+        .hint(
+            "It takes SELECT, and MATERIALIZED VIEW v of a view that is there; EXPLAIN shows other plans.",
+        ));
+    }
+    let snapshot = session.read_snapshot_of(&prepared, Cut::Any).await?;
+    let prepared = session.plan(Arc::new(statement.clone()), Vec::new().into(), &snapshot)?;
+    let Action::Query(plan) = &*prepared.action else {
+        return Err(SqlError::internal("a query has become something else"));
+    };
+    let inner = Arc::clone(&session.inner);
+    let txn = match &mut session.block {
+        Block::Explicit(txn) | Block::Implicit(txn) => Some(txn),
+        _ => None,
+    };
+    read::analyze(&inner, &snapshot, &plan.logical, txn, verbose).await
 }
 
 fn indent(text: &str) -> String {

@@ -8,6 +8,7 @@
 //! [`Session`], then `driver.rs`; `render.rs` is the one place where a plan becomes operators.
 
 mod alter;
+mod analyze;
 mod backfill;
 mod changes;
 mod checkpoint;

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContextOf, Poll};
+use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
@@ -11,7 +12,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, TableSource};
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use futures::{Stream, TryStreamExt};
 use millpond_catalog::{Relation, RelationKind};
@@ -33,8 +35,19 @@ pub(crate) async fn stream(
     snapshot: &Snapshot,
     logical: &LogicalPlan,
     parameters: &[ScalarValue],
-    mut txn: Option<&mut Txn>,
+    txn: Option<&mut Txn>,
 ) -> Result<SendableRecordBatchStream, SqlError> {
+    let physical = physical(inner, snapshot, logical, parameters, txn).await?;
+    execute_stream(physical, task_context(&inner.datafusion)).map_err(from_datafusion)
+}
+
+async fn physical(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    logical: &LogicalPlan,
+    parameters: &[ScalarValue],
+    mut txn: Option<&mut Txn>,
+) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
     let logical = bind_parameters(logical, parameters)?;
     let logical = push_conditions(batch(logical)?)?;
     let logical = replace_relations(logical, &mut |source| {
@@ -45,9 +58,33 @@ pub(crate) async fn stream(
         let provider = provider(inner, snapshot, relation, source, txn.as_deref_mut())?;
         Ok(provider_as_source(provider) as Arc<dyn TableSource>)
     })?;
+    physical_planner().create_physical_plan(&logical, &inner.datafusion).await.map_err(from_datafusion)
+}
+
+/// Runs a plan for what its operators have to say about it: rows, times, and so on.
+pub(crate) async fn analyze(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    logical: &LogicalPlan,
+    txn: Option<&mut Txn>,
+    verbose: bool,
+) -> Result<String, SqlError> {
+    let start = inner.env.clock.monotonic();
+    let physical = physical(inner, snapshot, logical, &[], txn).await?;
+    let planned = inner.env.clock.monotonic();
     let state = &inner.datafusion;
-    let physical = physical_planner().create_physical_plan(&logical, state).await.map_err(from_datafusion)?;
-    execute_stream(physical, task_context(state)).map_err(from_datafusion)
+    let mut rows = execute_stream(Arc::clone(&physical), task_context(state)).map_err(from_datafusion)?;
+    while rows.try_next().await.map_err(from_datafusion)?.is_some() {}
+    let done = inner.env.clock.monotonic();
+    let plan = DisplayableExecutionPlan::with_metrics(&*physical);
+    let plan = if verbose { DisplayableExecutionPlan::with_full_metrics(&*physical) } else { plan };
+    let millis = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e3;
+    Ok(format!(
+        "{}Planning Time: {:.3} ms\nExecution Time: {:.3} ms",
+        plan.indent(verbose),
+        millis(start, planned),
+        millis(planned, done)
+    ))
 }
 
 /// As [`stream`], into memory.

@@ -18,6 +18,8 @@ use millpond_types::{RelationId, SqlError};
 /// A plan as operators.
 pub(crate) struct Rendered {
     pub inputs: Vec<RenderedInput>,
+    /// Of each node of the plan.
+    pub nodes: Vec<NodeId>,
 }
 
 /// Where the changes of a relation enter.
@@ -90,7 +92,7 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
     }
     let root = *nodes.last().ok_or_else(|| SqlError::internal("a plan has no nodes"))?;
     graph.add_output(root)?;
-    Ok(Rendered { inputs })
+    Ok(Rendered { inputs, nodes })
 }
 
 fn map_spec(map: &incremental::Map, source: &Node, node: &Node) -> Result<MapSpec, SqlError> {

@@ -9,6 +9,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::Expr;
 use millpond_catalog::{Catalog, Relation};
+use millpond_dataflow::{NodeId, NodeStats};
 use millpond_functions::error::into_datafusion;
 use millpond_log::{FrameRef, Log};
 use millpond_plan::Metadata;
@@ -49,8 +50,26 @@ pub(crate) struct Contents {
     pub busy_seconds: f64,
     /// The cut that the heap reflects: the snapshot's own while the view runs. 0 if there has been nothing to see yet.
     pub epoch: Commit,
+    /// Of a view.
+    pub operators: Option<Operators>,
     /// Of a view that is behind: what else was published with the cut that it has reached.
     pub beside: Option<Arc<Snapshot>>,
+}
+
+/// What the operators of a view have done since it was put together, and hold.
+#[derive(Clone)]
+pub(crate) struct Operators {
+    /// As EXPLAIN names them, in the order of the plan.
+    pub named: Arc<[(NodeId, String)]>,
+    /// In order of ids.
+    pub stats: Arc<[NodeStats]>,
+}
+
+impl Operators {
+    pub fn of(&self, id: NodeId) -> Option<&NodeStats> {
+        let at = self.stats.binary_search_by_key(&id, |node| node.node).ok()?;
+        Some(&self.stats[at])
+    }
 }
 
 impl Snapshot {

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{ScalarUDF, TableSource};
 use millpond_log::{PartitionFacts, PartitionStorage};
 use millpond_plan::SystemTables;
 use millpond_sql::ast;
-use millpond_types::{RelationId, SqlType};
+use millpond_types::{EventTime, RelationId, SqlType};
 
 use crate::inner::Inner;
 use crate::session::Session;
@@ -115,6 +115,31 @@ impl SessionTables {
                     views.iter().map(|(_, c)| Some(snapshot.cut.0.saturating_sub(c.epoch.0) as i64)),
                 );
                 table.double("busy_seconds", views.iter().map(|(_, c)| c.busy_seconds));
+            }
+            "operators" => {
+                let views = snapshot.catalog.relations().filter_map(|relation| {
+                    Some((relation, snapshot.contents.get(&relation.id)?.operators.as_ref()?))
+                });
+                let all: Vec<_> = views
+                    .flat_map(|(relation, operators)| {
+                        let nodes = operators.named.iter();
+                        nodes.filter_map(move |(id, text)| Some((relation, text, operators.of(*id)?)))
+                    })
+                    .collect();
+                let number = |n: u64| Some(i64::try_from(n).unwrap_or(i64::MAX));
+                table.text("schema", all.iter().map(|(r, ..)| Some(r.schema.clone())));
+                table.text("view", all.iter().map(|(r, ..)| Some(r.name.clone())));
+                table.int("id", all.iter().map(|(.., node)| node.node.0 as i32));
+                table.text("operator", all.iter().map(|(.., node)| Some(node.operator.to_owned())));
+                table.text("description", all.iter().map(|(_, text, _)| Some((*text).clone())));
+                table.bigint("rows_in", all.iter().map(|(.., node)| number(node.rows_in)));
+                table.bigint("rows_out", all.iter().map(|(.., node)| number(node.rows_out)));
+                table.bigint("state_rows", all.iter().map(|(.., node)| number(node.state_rows)));
+                table.bigint("state_bytes", all.iter().map(|(.., node)| number(node.memory_bytes)));
+                table.bigint("busy_us", all.iter().map(|(.., node)| number(node.busy_nanos / 1_000)));
+                // After the last window of a bounded source there is no time to show.
+                let shown = |mark: EventTime| (mark < EventTime::MAX).then_some(mark.0);
+                table.timestamp("watermark", all.iter().map(|(.., node)| node.watermark.and_then(shown)));
             }
             "sources" => {
                 let sources: Vec<_> = snapshot

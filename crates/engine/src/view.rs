@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millpond_catalog::{Catalog, Relation, RelationKind};
-use millpond_dataflow::{EpochInput, Graph, InputId, Late, OutputId, Rejected, Sink};
+use millpond_dataflow::{EpochInput, Graph, InputId, Late, NodeId, OutputId, Rejected, Sink};
 use millpond_plan::incremental::{LowerOptions, Plan, lower};
 use millpond_plan::{PlanSettings, Planner, QueryPlan};
 use millpond_sql::statement::ColumnName;
@@ -28,6 +28,8 @@ pub(crate) struct View {
     pub fingerprint: String,
     pub graph: Graph,
     pub inputs: Vec<RenderedInput>,
+    /// Nodes of the graph as EXPLAIN names them, in the order of the plan.
+    pub named: Arc<[(NodeId, String)]>,
     /// What it asks of its inputs' rows: history that cannot answer is not read.
     pub conditions: Conditions,
     pub contents: Stored,
@@ -143,6 +145,7 @@ impl View {
             fingerprint: plan.fingerprint(),
             graph,
             inputs: rendered.inputs,
+            named: rendered.nodes.into_iter().enumerate().map(|(at, id)| (id, plan.describe(at))).collect(),
             conditions: Conditions::of(&query.logical)?,
             contents,
             identity,
@@ -180,10 +183,6 @@ impl View {
     pub fn bytes(&self) -> usize {
         let graph: u64 = self.graph.node_stats().iter().map(|node| node.memory_bytes).sum();
         self.contents.bytes() + graph as usize
-    }
-
-    pub fn busy_seconds(&self) -> f64 {
-        self.graph.node_stats().iter().map(|node| node.busy_nanos).sum::<u64>() as f64 / 1e9
     }
 
     /// The first epoch, without any input: an aggregate without GROUP BY has a row before anything comes.

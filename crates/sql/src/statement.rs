@@ -602,7 +602,14 @@ pub struct Explain {
     pub analyze: bool,
     pub verbose: bool,
     pub format: ExplainFormat,
-    pub statement: Box<ParsedStatement>,
+    pub what: Explained,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Explained {
+    Statement(Box<ParsedStatement>),
+    /// `EXPLAIN … MATERIALIZED VIEW v`: one that is there.
+    View(RelationName),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

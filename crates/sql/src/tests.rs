@@ -470,8 +470,14 @@ fn explains() {
         "EXPLAIN (ANALYZE, FORMAT JSON, COSTS off) CREATE MATERIALIZED VIEW v AS SELECT 1 EMIT CHANGES",
     );
     assert!(explained.analyze && explained.format == ExplainFormat::Json);
-    assert!(explained.statement.text.starts_with("CREATE"));
-    assert_eq!(explain("EXPLAIN (SELECT 1)").statement.text, "(SELECT 1)");
+    let text = |explain: &Explain| match &explain.what {
+        Explained::Statement(statement) => statement.text.clone(),
+        Explained::View(name) => format!("the view {name}"),
+    };
+    assert!(text(&explained).starts_with("CREATE"));
+    assert_eq!(text(&explain("EXPLAIN (SELECT 1)")), "(SELECT 1)");
+    let view = explain("EXPLAIN ANALYZE MATERIALIZED VIEW a.v");
+    assert!(view.analyze && text(&view) == "the view a.v");
     check_error("EXPLAIN (BUFFERS) SELECT 1", "0A000", "EXPLAIN option BUFFERS is not supported", 10);
 }
 

@@ -1,5 +1,6 @@
 //! A short run of the oracle, and the proof that it would notice a bug.
 
+mod analyze;
 mod failure;
 mod stall;
 mod topics;

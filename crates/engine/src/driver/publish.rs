@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use millpond_types::{Commit, RelationId};
 
 use super::{Driver, LiveView, Phase};
-use crate::snapshot::{Contents, Snapshot};
+use crate::snapshot::{Contents, Operators, Snapshot};
 use crate::status::RelationState;
 
 impl LiveView {
@@ -85,6 +85,7 @@ impl Driver {
                 state_bytes: table.rows.bytes(),
                 busy_seconds: 0.0,
                 epoch: self.cut,
+                operators: None,
                 beside: None,
             };
             self.contents.insert(id, contents);
@@ -97,6 +98,7 @@ impl Driver {
             state_bytes: 0,
             busy_seconds: 0.0,
             epoch: Commit(0),
+            operators: None,
             beside: None,
         });
         contents.state = state;
@@ -108,14 +110,18 @@ impl Driver {
             }
             Phase::Following(_) => None,
             Phase::Paused(_) | Phase::Failed(_) => {
-                (contents.state_bytes, contents.beside) = (0, None);
+                (contents.state_bytes, contents.beside, contents.operators) = (0, None, None);
                 None
             }
         };
         if let (Some((epoch, beside)), Some(view)) = (settled, &mut live.view) {
             contents.heap = view.contents.snapshot();
-            contents.state_bytes = view.bytes();
-            contents.busy_seconds = view.busy_seconds();
+            let stats = view.graph.node_stats();
+            let bytes: u64 = stats.iter().map(|node| node.memory_bytes).sum();
+            let busy: u64 = stats.iter().map(|node| node.busy_nanos).sum();
+            contents.state_bytes = view.contents.bytes() + bytes as usize;
+            contents.busy_seconds = busy as f64 / 1e9;
+            contents.operators = Some(Operators { named: Arc::clone(&view.named), stats: stats.into() });
             (contents.epoch, contents.beside) = (epoch, beside);
         }
     }

@@ -15,17 +15,31 @@ use super::{
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printer { plan: self, verbose: false }.node(f, self.nodes.len() - 1, 0)
+        Printer { plan: self, verbose: false, notes: &[] }.node(f, self.nodes.len() - 1, 0)
     }
 }
 
-/// Prints a plan with the types of all columns.
-pub struct Verbose<'a>(&'a Plan);
+/// A plan with the types of all columns, or with notes on its nodes.
+pub struct Detailed<'a> {
+    plan: &'a Plan,
+    verbose: bool,
+    notes: &'a [String],
+}
 
 impl Plan {
     /// EXPLAIN (VERBOSE).
-    pub fn verbose(&self) -> Verbose<'_> {
-        Verbose(self)
+    pub fn verbose(&self) -> Detailed<'_> {
+        self.with_notes(true, &[])
+    }
+
+    /// With a line below each node that says what stands at its place in `notes`.
+    pub fn with_notes<'a>(&'a self, verbose: bool, notes: &'a [String]) -> Detailed<'a> {
+        Detailed { plan: self, verbose, notes }
+    }
+
+    /// A node as EXPLAIN names it, without its properties.
+    pub fn describe(&self, id: NodeId) -> String {
+        Description(self, id).to_string()
     }
 
     /// Operators whose state nothing bounds, for a NOTICE: what it is, and what would bound it.
@@ -87,15 +101,28 @@ impl Plan {
     }
 }
 
-impl fmt::Display for Verbose<'_> {
+struct Description<'a>(&'a Plan, NodeId);
+
+impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printer { plan: self.0, verbose: true }.node(f, self.0.nodes.len() - 1, 0)
+        Printer { plan: self.0, verbose: false, notes: &[] }.operator(f, &self.0.nodes[self.1])
+    }
+}
+
+impl fmt::Display for Detailed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Printer { plan: self.plan, verbose: self.verbose, notes: self.notes }.node(
+            f,
+            self.plan.nodes.len() - 1,
+            0,
+        )
     }
 }
 
 struct Printer<'a> {
     plan: &'a Plan,
     verbose: bool,
+    notes: &'a [String],
 }
 
 impl Printer<'_> {
@@ -129,6 +156,9 @@ impl Printer<'_> {
                 })
                 .collect();
             write!(f, "\n{:1$}  -> {2}", "", depth * 2, columns.join(", "))?;
+        }
+        if let Some(note) = self.notes.get(id) {
+            write!(f, "\n{:1$}  {note}", "", depth * 2)?;
         }
         node.inputs.iter().try_for_each(|input| self.node(f, *input, depth + 1))
     }

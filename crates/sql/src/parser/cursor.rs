@@ -199,9 +199,9 @@ impl Reader<'_> {
         Ok(Statement::Verify(self.relation_name()?))
     }
 
-    /// `EXPLAIN [ANALYZE] [VERBOSE] s`, `EXPLAIN (option, …) s`
+    /// `EXPLAIN [ANALYZE] [VERBOSE] s`, `EXPLAIN (option, …) s`; `s` is a statement or `MATERIALIZED VIEW v`
     pub(super) fn explain(&mut self) -> Result<Statement, SqlError> {
-        use crate::statement::{Explain, ExplainFormat};
+        use crate::statement::{Explain, ExplainFormat, Explained};
         self.expect("EXPLAIN")?;
         let (analyze, verbose);
         let mut format = ExplainFormat::Text;
@@ -232,6 +232,10 @@ impl Reader<'_> {
         if self.peeks("EXPLAIN") || self.peeks("PREPARE") {
             return self.unexpected();
         }
+        if self.accept("MATERIALIZED VIEW") {
+            let what = Explained::View(self.relation_name()?);
+            return Ok(Statement::Explain(Explain { analyze, verbose, format, what }));
+        }
         let position = self.position();
         let statement = self.parsed_statement()?;
         let can_be_explained = matches!(
@@ -252,7 +256,8 @@ impl Reader<'_> {
             let word = statement.text.split_whitespace().next().unwrap_or_default();
             return Err(crate::lexer::syntax_error_near(word).at(position));
         }
-        Ok(Statement::Explain(Explain { analyze, verbose, format, statement: Box::new(statement) }))
+        let what = Explained::Statement(Box::new(statement));
+        Ok(Statement::Explain(Explain { analyze, verbose, format, what }))
     }
 
     fn is_query_in_parentheses(&self) -> bool {
