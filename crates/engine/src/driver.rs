@@ -39,8 +39,6 @@ use crate::view::View;
 const EPOCH_BYTES: usize = 64 << 20;
 /// Rows of one epoch.
 const EPOCH_ROWS: usize = 1 << 18;
-/// Bytes that may wait for views that follow alone.
-const SPOOL_BYTES: usize = 1 << 30;
 
 mod catalog;
 mod checkpoint;

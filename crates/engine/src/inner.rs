@@ -44,6 +44,9 @@ pub struct EngineConfig {
     pub epoch_rows: usize,
     /// How long one view keeps the others waiting in an epoch of a few thousand rows, before it follows them alone.
     pub epoch_budget: Duration,
+    /// Bytes of changes that may wait for views that follow alone.
+    #[doc(hidden)]
+    pub spool_bytes: usize,
     pub max_connections: usize,
     /// Most bytes that one transaction writes (54000).
     pub max_transaction_bytes: usize,
@@ -76,6 +79,7 @@ impl Default for EngineConfig {
             checkpoint_interval: Duration::from_secs(10),
             epoch_rows: 65_536,
             epoch_budget: Duration::from_millis(100),
+            spool_bytes: 1 << 30,
             max_connections: 1_000,
             max_transaction_bytes: 1 << 30,
             journal_file_bytes: 256 << 20,

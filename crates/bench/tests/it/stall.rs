@@ -1,5 +1,7 @@
 //! No view's error or size keeps the others waiting: it is cut out, follows, and takes part again.
 
+#![allow(clippy::disallowed_methods, reason = "the files of a sink are looked at from outside")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,12 +79,12 @@ async fn an_exploding_join_follows_alone() {
         "CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(v) AS v FROM t",
         "CREATE MATERIALIZED VIEW pairs AS SELECT x.id AS x, y.id AS y FROM a CROSS JOIN b AS x CROSS JOIN b AS y",
         "CREATE MATERIALIZED VIEW per_x AS SELECT x, count(*) AS c FROM pairs GROUP BY x",
-        "INSERT INTO b SELECT n FROM generate_series(1, 1100) AS g(n)",
+        "INSERT INTO b SELECT n FROM generate_series(1, 1000) AS g(n)",
     ] {
         run(&mut s, sql).await;
     }
     assert_eq!(one(&mut s, "SELECT count(*) FROM pairs").await, "0");
-    // One row makes 1.2 million.
+    // One row makes a million.
     run(&mut s, "INSERT INTO a VALUES (1)").await;
     let meanwhile = others_go_on(&engine, &mut s, "pairs", 0).await;
     assert!(meanwhile >= 10, "the others went on {meanwhile} times");
@@ -95,17 +97,24 @@ async fn an_exploding_join_follows_alone() {
     run(&mut hasty, "SET millpond.read = 'latest'").await;
     assert_eq!(one(&mut hasty, "SELECT count(*) FROM pairs").await, "0");
     run(&mut hasty, "DELETE FROM t WHERE id = -1").await;
+    // Or takes all of it as it was published together, and never goes back.
+    let mut patient = session(&engine);
+    run(&mut patient, "SET millpond.read_timeout = '1ms'").await;
+    assert_eq!(one(&mut patient, "SELECT count(*), (SELECT c FROM total) FROM pairs").await, "0,0");
+    assert_eq!(one(&mut patient, "SELECT c FROM total").await, "20");
+    let told = refused(&mut patient, "SELECT count(*) FROM pairs").await;
+    assert!(told.starts_with("55000 materialized view \"pairs\" is "), "{told}");
     // A view over it is created meanwhile, another is dropped, and a checkpoint waits for its turn.
     run(&mut s, "CREATE MATERIALIZED VIEW late AS SELECT max(x) AS m FROM pairs").await;
     run(&mut s, "CHECKPOINT").await;
-    assert_eq!(one(&mut s, "SELECT count(*), min(c), max(c) FROM per_x").await, "1100,1100,1100");
-    assert_eq!(one(&mut s, "SELECT count(*), (SELECT c FROM total) FROM pairs").await, "1210000,20");
-    assert_eq!(one(&mut s, "SELECT m FROM late").await, "1100");
+    assert_eq!(one(&mut s, "SELECT count(*), min(c), max(c) FROM per_x").await, "1000,1000,1000");
+    assert_eq!(one(&mut s, "SELECT count(*), (SELECT c FROM total) FROM pairs").await, "1000000,20");
+    assert_eq!(one(&mut s, "SELECT m FROM late").await, "1000");
     // All of it goes again, and the server dies in the middle.
     run(&mut s, "DELETE FROM a").await;
     let meanwhile = others_go_on(&engine, &mut s, "pairs", 20).await;
     assert!(meanwhile >= 10, "the others went on {meanwhile} times");
-    drop((s, hasty));
+    drop((s, hasty, patient));
     engine.kill().await;
     drop(engine);
     let engine = open(dir.path(), budget).await;
@@ -120,6 +129,58 @@ async fn an_exploding_join_follows_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_falls_too_far_behind_is_paused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EngineConfig {
+        epoch_budget: Duration::from_millis(20),
+        spool_bytes: 100_000,
+        ..EngineConfig::default()
+    };
+    let engine = open(dir.path(), config).await;
+    let mut s = session(&engine);
+    for sql in [
+        "CREATE TABLE a (id int PRIMARY KEY)",
+        "CREATE TABLE b (id int PRIMARY KEY)",
+        "CREATE TABLE t (id int PRIMARY KEY, v int)",
+        "CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(v) AS v FROM t",
+        "CREATE MATERIALIZED VIEW pairs AS SELECT x.id AS x, y.id AS y FROM a CROSS JOIN b AS x CROSS JOIN b AS y",
+        "INSERT INTO b SELECT n FROM generate_series(1, 1500) AS g(n)",
+        "INSERT INTO a VALUES (1)",
+        "INSERT INTO a SELECT n FROM generate_series(1000, 90000) AS g(n)",
+    ] {
+        run(&mut s, sql).await;
+    }
+    others_go_on(&engine, &mut s, "pairs", 0).await;
+    let RelationState::Paused(why) = view(&engine, "pairs").state else {
+        panic!("{:?}", view(&engine, "pairs"))
+    };
+    assert_eq!(why, "it is too slow: more than 100000 bytes of changes waited for it");
+    let told = refused(&mut s, "SELECT count(*) FROM pairs").await;
+    assert_eq!(told, "55000 materialized view \"pairs\" is paused");
+    assert_eq!(engine.status().relations.iter().filter(|r| r.state == RelationState::Running).count(), 4);
+    // Once there is less to do it can go on.
+    run(&mut s, "DELETE FROM a WHERE id > 1").await;
+    run(&mut s, "DELETE FROM b WHERE id > 3").await;
+    run(&mut s, "ALTER MATERIALIZED VIEW pairs RESUME").await;
+    assert_eq!(one(&mut s, "SELECT count(*), (SELECT c FROM total) FROM pairs").await, "9,20");
+    engine.kill().await;
+}
+
+/// How often each row is in all files of a sink's folder, by the columns behind the commit and the difference.
+fn written(dir: &Path) -> std::collections::BTreeMap<String, i64> {
+    let mut rows = std::collections::BTreeMap::new();
+    for file in std::fs::read_dir(dir).unwrap() {
+        for line in std::fs::read_to_string(file.unwrap().path()).unwrap().lines() {
+            let mut parts = line.splitn(3, ',');
+            let (_, difference, row) = (parts.next(), parts.next().unwrap(), parts.next().unwrap());
+            *rows.entry(row.to_owned()).or_default() += difference.parse::<i64>().unwrap();
+        }
+    }
+    rows.retain(|_, n| *n != 0);
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn views_that_are_always_too_slow_are_right_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let none = EngineConfig { epoch_budget: Duration::ZERO, ..EngineConfig::default() };
@@ -131,9 +192,16 @@ async fn views_that_are_always_too_slow_are_right_all_the_same() {
         "CREATE MATERIALIZED VIEW sums AS SELECT k, sum(v) AS v, count(*) AS c FROM s GROUP BY k",
         "CREATE MATERIALIZED VIEW joined AS SELECT t.k, w, v, c FROM t LEFT JOIN sums ON sums.k = t.k",
         "CREATE MATERIALIZED VIEW top AS SELECT * FROM joined ORDER BY v DESC, k LIMIT 3",
+        "INSERT INTO s VALUES (1, 1000)",
     ] {
         run(&mut s, sql).await;
     }
+    let files = tempfile::tempdir().unwrap();
+    let sink = format!(
+        "CREATE SINK f FROM sums WITH (connector = 'file', path = '{}', header = false) FORMAT PLAIN ENCODE CSV",
+        files.path().display()
+    );
+    run(&mut s, &sink).await;
     for round in 0..12 {
         run(
             &mut s,
@@ -158,6 +226,11 @@ async fn views_that_are_always_too_slow_are_right_all_the_same() {
             assert!(wrong.is_empty(), "{view} in round {round}: {wrong:?}");
         }
     }
+    run(&mut s, "CHECKPOINT").await;
+    let sums: Vec<String> = run(&mut s, "SELECT * FROM sums").await.iter().map(|row| row.join(",")).collect();
+    let expected: std::collections::BTreeMap<String, i64> = sums.into_iter().map(|row| (row, 1)).collect();
+    assert_eq!(written(files.path()), expected, "each change is in a file once");
+    run(&mut s, "DROP SINK f").await;
     run(&mut s, "DROP MATERIALIZED VIEW sums CASCADE").await;
     run(&mut s, "CHECKPOINT").await;
     engine.kill().await;

@@ -19,7 +19,7 @@ use millpond_catalog::{Relation, RelationKind};
 use millpond_types::{Commit, RelationId};
 use tracing::{info, warn};
 
-use super::{Command, Driver, LiveView, Phase, SPOOL_BYTES, guarded};
+use super::{Command, Driver, LiveView, Phase, guarded};
 use crate::backfill::{Followed, History, Job};
 use crate::changes::{Changes, Piece};
 use crate::snapshot::Snapshot;
@@ -191,12 +191,20 @@ impl Driver {
     pub(super) fn cut_out(&mut self, id: RelationId, next: u64) {
         let reached = if next > self.number { self.cut } else { self.cut_before };
         let mut out: Vec<RelationId> = Vec::new();
+        // Until they have come further, they can be read as they were published last.
+        let published = (!self.quiet).then(|| Arc::new(self.publisher.borrow().without_besides()));
         for (other, live) in &mut self.views {
             let leaves = *other == id || live.reads.iter().any(|input| out.contains(input));
             if leaves && matches!(live.phase, Phase::Running) {
                 info!(view = %live.relation.name, "it leaves the epochs of the others and follows alone");
                 let mut follower = Follower::new(next, reached);
                 follower.slow = *other == id;
+                follower.beside = published.clone().filter(|published| published.cut == reached);
+                if let (Some(contents), Some(published)) = (self.contents.get_mut(other), &published)
+                    && contents.epoch == published.cut
+                {
+                    contents.beside = Some(Arc::clone(published));
+                }
                 live.phase = Phase::Following(Box::new(follower));
                 self.touched.insert(*other);
                 out.push(*other);
@@ -529,7 +537,8 @@ impl Driver {
     /// Too much waits for followers. One that is being built must catch up first: true, and the epochs wait for it. Any other
     /// that is furthest behind is paused.
     pub(super) fn is_overtaxed(&mut self) -> bool {
-        while self.spool.bytes() > SPOOL_BYTES {
+        let most = self.config.spool_bytes;
+        while self.spool.bytes() > most {
             let followers =
                 self.views.iter().filter_map(|(id, live)| Some((live.follower()?.next, *id, live)));
             let Some((_, id, live)) = followers.min_by_key(|(next, id, _)| (*next, *id)) else {
@@ -538,11 +547,9 @@ impl Driver {
             if live.follower().is_some_and(|follower| !follower.built) {
                 return true;
             }
-            self.pause(
-                id,
-                format!("it is too slow: more than {} MB of changes waited for it", SPOOL_BYTES >> 20),
-            );
+            self.pause(id, format!("it is too slow: more than {most} bytes of changes waited for it"));
             self.attend();
+            self.publish();
         }
         false
     }
