@@ -27,7 +27,7 @@ pub(crate) async fn run(
     };
     // As rows of the view would be read: what was committed before is counted.
     let snapshot = match analyze {
-        true => session.snapshot_of(crate::session::Cut::Any, &mut named).await?,
+        true => session.snapshot_of(crate::cut::Cut::Any, &mut named).await?,
         false => session.planning_snapshot(),
     };
     let relation =

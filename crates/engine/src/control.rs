@@ -16,10 +16,11 @@ use millpond_sql::statement::{
 use millpond_types::{SqlError, SqlState, SqlType};
 
 use crate::cursor::Cursor;
+use crate::cut::Cut;
 use crate::dml;
 use crate::outcome::{Column, Outcome, RowsTag, Severity};
 use crate::read;
-use crate::session::{Action, Block, Cut, Savepoint, Session, rows};
+use crate::session::{Action, Block, Savepoint, Session, rows};
 use crate::snapshot::{Contents, Snapshot};
 use crate::target::internal;
 use crate::txn::Txn;

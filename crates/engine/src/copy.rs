@@ -15,12 +15,13 @@ use millpond_sql::statement::{
 use millpond_types::{SqlError, SqlState};
 use parking_lot::Mutex;
 
+use crate::cut::Cut;
 use crate::dml;
 use crate::inner::Inner;
 use crate::outcome::{Column, Outcome};
 use crate::read::{self, Cancellable};
 use crate::reject::{ErrorRow, cut, errors_write};
-use crate::session::{Block, Copied, Cut, Session, columns};
+use crate::session::{Block, Copied, Session, columns};
 use crate::snapshot::Snapshot;
 use crate::target::{Target, internal};
 use crate::txn::Txn;

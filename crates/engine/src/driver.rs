@@ -2,7 +2,8 @@
 //!
 //! It drains what has arrived, takes the newest commit number as the cut, steps every view that is touched in order of
 //! dependence, waits until the log has synced the cut (the sync runs beside the epoch), and publishes. There is no timer: an
-//! epoch is as small as one client's batch when idle, and grows under load.
+//! epoch is as small as one client's batch when idle, and grows under load. A view that is being built or too slow follows
+//! the epochs on its own ([`follow`]).
 //!
 //! What it holds is a function of the log's prefix up to the cut; recovery feeds it the same groups again.
 
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, select};
-use millpond_catalog::{Catalog, Relation, RelationKind};
+use millpond_catalog::{Catalog, Relation};
 use millpond_dataflow::Graph;
 use millpond_env::Env;
 use millpond_log::{CommittedFrame, CommittedGroup, Log, Record, WriteKind};
@@ -43,11 +44,15 @@ const EPOCH_ROWS: usize = 1 << 18;
 mod catalog;
 mod checkpoint;
 mod follow;
+mod follower;
 mod heal;
 mod publish;
+mod sinks;
+mod views;
 
-pub(crate) use follow::Budget;
-use follow::{Follower, Spool, WaitingSink, WaitingSinks};
+pub(crate) use follower::Budget;
+use follower::{Follower, Spool};
+use sinks::WaitingSinks;
 
 pub(crate) enum Command {
     /// The log has failed, or should be tried again.
@@ -479,86 +484,6 @@ impl Driver {
         }
         self.attend();
         self.cut_before = self.cut;
-    }
-
-    /// Hands the sinks what they have not had yet; everything up to the cut is durable.
-    pub fn feed_sinks(&mut self) {
-        for (id, sink) in &mut self.sinks {
-            let (cut, deltas) = self.outgoing.remove(id).unwrap_or_default();
-            if !deltas.is_empty() {
-                sink.write(cut, deltas);
-            }
-        }
-        self.outgoing.clear();
-    }
-
-    pub fn has_sinks(&self) -> bool {
-        !self.sinks.is_empty()
-    }
-
-    /// Starts a sink. A new one (`known` 0) first gets what its input holds at the cut, as soon as that is there.
-    pub fn add_sink(&mut self, relation: &Arc<Relation>, known: Commit) {
-        let RelationKind::Sink(definition) = &relation.kind else { return };
-        let Some(input) = definition.input.and_then(|id| self.catalog.relation(id)).cloned() else { return };
-        if known == Commit(0)
-            && let Some(live) = self.views.get(&input.id)
-            && matches!(live.phase, Phase::Following(_))
-            && !self.is_current(live)
-        {
-            let waiting = WaitingSink { input: input.id, next: self.number + 1 };
-            self.waiting_sinks.insert(relation.id, waiting);
-            return;
-        }
-        let sink = match self.resting_sinks.remove(&relation.id) {
-            // It has had nothing but durable epochs, and knows which ones.
-            Some(sink) => Some(sink),
-            None => SinkHandle::start(relation, &input, known, &self.env, &self.runtime),
-        };
-        let Some(sink) = sink else { return };
-        if known == Commit(0) {
-            let declared = input.columns.len();
-            let (heap, cut) = match (self.tables.get_mut(&input.id), self.views.get_mut(&input.id)) {
-                (Some(table), _) => (Some(table.rows.snapshot()), self.cut),
-                (None, Some(LiveView { view: Some(view), phase, .. })) => {
-                    let reached = match phase {
-                        Phase::Following(follower) => follower.reached,
-                        _ => self.cut,
-                    };
-                    (Some(view.contents.snapshot()), reached)
-                }
-                _ => (None, self.cut),
-            };
-            let mut deltas = Vec::new();
-            for batch in heap.iter().flat_map(|heap| heap.batches(None)) {
-                match batch
-                    .map_err(|f| f.to_string())
-                    .and_then(|b| crate::view::history_piece(b, declared).map_err(|e| e.to_string()))
-                {
-                    Ok(piece) => deltas.push(piece.delta),
-                    Err(why) => {
-                        error!(sink = %relation.name, %why, "the contents of its input cannot be read")
-                    }
-                }
-            }
-            self.outgoing.insert(relation.id, (cut, deltas));
-        }
-        self.sinks.insert(relation.id, sink);
-    }
-
-    /// Starts the sinks over a follower that has come so far.
-    fn start_waiting_sinks(&mut self, input: RelationId, next: u64) {
-        let ready: Vec<RelationId> = self
-            .waiting_sinks
-            .iter()
-            .filter(|(_, sink)| sink.input == input && sink.next == next)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ready {
-            self.waiting_sinks.remove(&id);
-            if let Some(relation) = self.catalog.relation(id).cloned() {
-                self.add_sink(&relation, Commit(0));
-            }
-        }
     }
 
     fn took(&mut self, id: RelationId, stepped: crate::view::Stepped, changes: &mut Changes) {

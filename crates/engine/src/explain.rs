@@ -10,8 +10,9 @@ use millpond_sql::RelationName;
 use millpond_sql::statement::{Explain, ExplainFormat, Explained, ObjectKind, ParsedStatement, Statement};
 use millpond_types::{SqlError, SqlState, SqlType};
 
+use crate::cut::Cut;
 use crate::outcome::{Column, Outcome, RowsTag};
-use crate::session::{Action, Block, Cut, Session, rows};
+use crate::session::{Action, Block, Session, rows};
 use crate::snapshot::Snapshot;
 use crate::target::internal;
 use crate::view::{plan_incremental, plan_query};

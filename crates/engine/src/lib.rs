@@ -16,6 +16,7 @@ mod connectors;
 mod control;
 pub mod copy;
 mod cursor;
+mod cut;
 mod ddl;
 mod definition;
 mod dml;

@@ -9,182 +9,26 @@
 //! Whatever needs a follower at the end of a certain epoch makes it stop there: a checkpoint that freezes it, a view or a
 //! sink that was created over it and begins with its contents.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use millpond_catalog::{Relation, RelationKind};
-use millpond_types::{Commit, RelationId};
-use tracing::{info, warn};
+use millpond_types::RelationId;
+use tracing::info;
 
-use super::{Command, Driver, LiveView, Phase, guarded};
+use super::follower::{Away, Follower, Spooled};
+use super::{Command, Driver, LiveView, Phase};
 use crate::backfill::{Followed, History, Job};
 use crate::changes::{Changes, Piece};
 use crate::snapshot::Snapshot;
 use crate::view::View;
 
-/// Rows of an epoch that are worth another budget.
-const BUDGET_ROWS: usize = 8_192;
 /// How long CREATE lets the driver wait for a view with little history.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The same at the start, when nobody else waits.
 const PATIENCE_QUIET: Duration = Duration::from_secs(5);
-
-/// How long the others wait for a view.
-#[derive(Clone, Debug)]
-pub(crate) struct Budget {
-    pub time: Duration,
-}
-
-impl Budget {
-    /// For an epoch of so many rows.
-    pub fn of(&self, rows: usize) -> Duration {
-        let parts = u32::try_from(rows / BUDGET_ROWS).unwrap_or(u32::MAX - 1) + 1;
-        self.time.saturating_mul(parts)
-    }
-}
-
-/// What an epoch of the driver brings to followers, and what followers that others read have made of it.
-struct Spooled {
-    number: u64,
-    cut: Commit,
-    changes: Changes,
-}
-
-/// Epochs that followers have not all taken.
-#[derive(Default)]
-pub(super) struct Spool {
-    epochs: VecDeque<Spooled>,
-    bytes: usize,
-}
-
-impl Spool {
-    fn push(&mut self, epoch: Spooled) {
-        self.bytes += epoch.changes.bytes;
-        self.epochs.push_back(epoch);
-    }
-
-    /// Forgets what is before `number`.
-    fn trim(&mut self, number: u64) {
-        while self.epochs.front().is_some_and(|epoch| epoch.number < number) {
-            let epoch = self.epochs.pop_front().expect("it was just seen");
-            self.bytes -= epoch.changes.bytes;
-        }
-    }
-
-    fn add(&mut self, number: u64, relation: RelationId, piece: Piece) {
-        if let Ok(at) = self.epochs.binary_search_by_key(&number, |epoch| epoch.number) {
-            let changes = &mut self.epochs[at].changes;
-            let before = changes.bytes;
-            changes.push(relation, piece);
-            self.bytes += changes.bytes - before;
-        }
-    }
-
-    /// The cut of an epoch that is here.
-    fn cut(&self, number: u64) -> Option<Commit> {
-        let at = self.epochs.binary_search_by_key(&number, |epoch| epoch.number).ok()?;
-        Some(self.epochs[at].cut)
-    }
-
-    fn from(&self, number: u64) -> impl Iterator<Item = &Spooled> {
-        let at = self.epochs.partition_point(|epoch| epoch.number < number);
-        self.epochs.range(at..)
-    }
-
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-/// A view outside of the driver's epochs.
-pub(super) struct Follower {
-    /// The epoch that it takes next: it has all before.
-    pub next: u64,
-    /// The cut that its contents reflect.
-    pub reached: Commit,
-    /// What it has to see first.
-    history: Option<Waiting>,
-    /// It has seen its history.
-    pub built: bool,
-    pub rows_done: Arc<AtomicU64>,
-    /// Its last epochs took longer than the driver would have waited.
-    slow: bool,
-    away: Option<Away>,
-    /// What was published with the cut that it has reached, if that is not the newest.
-    pub beside: Option<Arc<Snapshot>>,
-}
-
-/// History that lacks the contents of views which have not come so far.
-struct Waiting {
-    history: History,
-    wants: BTreeSet<RelationId>,
-}
-
-/// The view is with a thread.
-struct Away {
-    ticket: u64,
-    /// What is `next` when it comes back.
-    next: u64,
-    reached: Commit,
-    /// What was published when it had all that was there.
-    beside: Option<Arc<Snapshot>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Drop for Away {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Follower {
-    pub fn new(next: u64, reached: Commit) -> Self {
-        Self {
-            next,
-            reached,
-            history: None,
-            built: true,
-            rows_done: Arc::default(),
-            slow: false,
-            away: None,
-            beside: None,
-        }
-    }
-
-    /// The view is at the end of an epoch, here.
-    pub fn is_settled(&self, view: Option<&View>) -> bool {
-        self.built && view.is_some_and(|view| !view.is_passing())
-    }
-}
-
-impl LiveView {
-    fn follower(&self) -> Option<&Follower> {
-        match &self.phase {
-            Phase::Following(follower) => Some(follower),
-            _ => None,
-        }
-    }
-
-    pub(super) fn follower_mut(&mut self) -> Option<&mut Follower> {
-        match &mut self.phase {
-            Phase::Following(follower) => Some(follower),
-            _ => None,
-        }
-    }
-
-    /// Where a follower is at the end of an epoch, here.
-    fn settled_at(&self) -> Option<u64> {
-        self.follower().filter(|follower| follower.is_settled(self.view.as_ref())).map(|f| f.next)
-    }
-}
 
 impl Driver {
     /// Lets a view and all that read it follow alone from an epoch on: this one, which the view may have begun, or the next.
@@ -250,7 +94,7 @@ impl Driver {
         self.gathered();
     }
 
-    fn attend_to(&mut self, id: RelationId) {
+    pub(super) fn attend_to(&mut self, id: RelationId) {
         let Some(live) = self.views.get(&id) else { return };
         let Some(follower) = live.follower() else { return };
         if live.view.is_none() {
@@ -472,68 +316,6 @@ impl Driver {
         self.attend();
     }
 
-    /// Starts to follow: first what the inputs held at the cut, then what the epochs bring.
-    pub(super) fn start_following(&mut self, relation: &Arc<Relation>, view: View) {
-        let (id, reads) = (relation.id, view.reads());
-        let mut live =
-            LiveView { relation: Arc::clone(relation), reads, view: Some(view), phase: Phase::Running };
-        match self.history(&live) {
-            Ok((history, wants)) => {
-                let mut follower = Follower::new(self.number + 1, self.cut);
-                follower.built = false;
-                follower.history = Some(Waiting { history, wants });
-                live.phase = Phase::Following(Box::new(follower));
-            }
-            Err(phase) => (live.phase, live.view) = (phase, None),
-        }
-        self.views.insert(id, live);
-        self.attend_to(id);
-    }
-
-    /// What the relations that a view reads hold at the cut, and which of them have not come so far.
-    fn history(&mut self, live: &LiveView) -> Result<(History, BTreeSet<RelationId>), Phase> {
-        let mut history = History::default();
-        let mut wants = BTreeSet::new();
-        for id in &live.reads {
-            let Some(relation) = self.catalog.relation(*id).cloned() else {
-                return Err(Phase::Failed(format!("its input {id} does not exist")));
-            };
-            let name = &relation.name;
-            if let Some(table) = self.tables.get_mut(id) {
-                history.heaps.push((*id, table.rows.snapshot(), relation.columns.len()));
-            } else if let Some(input) = self.views.get(id) {
-                match &input.phase {
-                    Phase::Failed(_) => {
-                        return Err(Phase::Failed(format!("its input \"{name}\" has failed")));
-                    }
-                    Phase::Paused(_) => return Err(Phase::Paused(format!("its input \"{name}\" is paused"))),
-                    Phase::Running | Phase::Following(_) if self.is_current(input) => {
-                        let input = self.views.get_mut(id).and_then(|live| live.view.as_mut());
-                        let heap = input.expect("what is current is here").contents.snapshot();
-                        history.heaps.push((*id, heap, relation.columns.len()));
-                    }
-                    Phase::Running | Phase::Following(_) => {
-                        wants.insert(*id);
-                    }
-                }
-            } else {
-                let conditions = live.view.as_ref().map(|view| &view.conditions);
-                let failed = |why: String| Phase::Failed(why);
-                let shape = self.shape(&relation).map_err(|e| failed(e.to_string()))?;
-                let frames = self.log.frames(*id, Commit(0), self.cut).map_err(|e| failed(e.to_string()))?;
-                let frames = match conditions {
-                    Some(conditions) => conditions.keep(*id, frames),
-                    None => frames,
-                };
-                history.topics.push((*id, shape, frames));
-            }
-            if let Some(watermark) = self.watermarks.get(id) {
-                history.watermarks.insert(*id, *watermark);
-            }
-        }
-        Ok((history, wants))
-    }
-
     /// Too much waits for followers. One that is being built must catch up first: true, and the epochs wait for it. Any other
     /// that is furthest behind is paused.
     pub(super) fn is_overtaxed(&mut self) -> bool {
@@ -554,90 +336,6 @@ impl Driver {
         false
     }
 
-    /// Stops a view and those that read it; what was published of them stays.
-    pub(super) fn pause(&mut self, id: RelationId, why: String) {
-        let name = self.views.get(&id).map_or_else(String::new, |live| live.relation.name.clone());
-        warn!(view = %name, %why, "a materialized view is paused");
-        for other in self.catalog.transitive_dependants(id) {
-            let Some(live) = self.views.get_mut(&other) else { continue };
-            if matches!(live.phase, Phase::Running | Phase::Following(_)) {
-                let why = if other == id { why.clone() } else { format!("its input \"{name}\" is paused") };
-                (live.phase, live.view) = (Phase::Paused(why), None);
-                self.touched.insert(other);
-            }
-        }
-    }
-
-    /// ALTER MATERIALIZED VIEW … PAUSE | RESUME. What is resumed is built again from its inputs, with all that has stopped
-    /// because of it.
-    pub(super) fn set_paused(&mut self, id: RelationId, paused: bool) {
-        if paused {
-            self.pause(id, "ALTER MATERIALIZED VIEW … RESUME lets it go on".to_owned());
-            return self.attend();
-        }
-        for other in self.catalog.transitive_dependants(id) {
-            let Some(relation) = self.catalog.relation(other).cloned() else { continue };
-            let stopped = self
-                .views
-                .get(&other)
-                .is_some_and(|live| matches!(live.phase, Phase::Paused(_) | Phase::Failed(_)));
-            if stopped {
-                self.errors.forget(other);
-                self.late.forget(other);
-                self.create_view(&relation);
-            }
-        }
-        self.attend();
-    }
-
-    /// Builds a view from the history of its inputs up to the cut.
-    pub fn create_view(&mut self, relation: &Arc<Relation>) {
-        self.touched.insert(relation.id);
-        let stopped = |phase| LiveView {
-            relation: Arc::clone(relation),
-            reads: relation.dependencies.clone(),
-            view: None,
-            phase,
-        };
-        if matches!(&relation.kind, RelationKind::MaterializedView(definition) if definition.paused) {
-            let phase = Phase::Paused("ALTER MATERIALIZED VIEW … RESUME lets it go on".to_owned());
-            self.views.insert(relation.id, stopped(phase));
-            return;
-        }
-        let made =
-            View::new(&self.catalog, Arc::clone(relation), self.new_graph()).map_err(|why| why.to_string());
-        let started = made.and_then(|mut view| {
-            guarded(|| view.start())?;
-            view.skip_retraction = self.config.skip_retraction;
-            view.bytes_max = self.config.memory_limit;
-            Ok(view)
-        });
-        match started {
-            Ok(view) => self.start_following(relation, view),
-            Err(why) => {
-                self.views.insert(relation.id, stopped(Phase::Failed(why)));
-            }
-        }
-    }
-
-    /// Puts a restored view in its place.
-    pub fn add_running(&mut self, relation: &Arc<Relation>, mut view: View) {
-        view.bytes_max = self.config.memory_limit;
-        self.touched.insert(relation.id);
-        let reads = view.reads();
-        // What it reads may have to be built again: to the same contents, but later.
-        let follows = reads
-            .iter()
-            .filter_map(|id| self.views.get(id))
-            .any(|live| !matches!(live.phase, Phase::Running));
-        let phase = match follows {
-            true => Phase::Following(Box::new(Follower::new(self.number + 1, self.cut))),
-            false => Phase::Running,
-        };
-        let live = LiveView { relation: Arc::clone(relation), reads, view: Some(view), phase };
-        self.views.insert(relation.id, live);
-    }
-
     /// After a publish: followers that are on their way to its cut will be readable beside it.
     pub(super) fn stand_beside(&mut self, snapshot: &Arc<Snapshot>) {
         let number = self.number;
@@ -653,11 +351,3 @@ impl Driver {
         }
     }
 }
-
-/// A sink over a follower, which begins with its contents before an epoch.
-pub(super) struct WaitingSink {
-    pub input: RelationId,
-    pub next: u64,
-}
-
-pub(super) type WaitingSinks = BTreeMap<RelationId, WaitingSink>;
