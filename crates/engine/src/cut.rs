@@ -19,6 +19,10 @@ pub(crate) enum Cut {
     Any,
 }
 
+/// Says which views a statement reads, by the catalog of a snapshot.
+pub(crate) type Named<'a> =
+    dyn FnMut(&Session, &Arc<Snapshot>) -> Result<Vec<RelationId>, SqlError> + Send + 'a;
+
 impl Session {
     /// The snapshot that a statement reads, by `millpond.read`.
     ///
@@ -50,7 +54,7 @@ impl Session {
     pub(crate) async fn snapshot_of(
         &mut self,
         cut: Cut,
-        named: &mut (dyn FnMut(&Self, &Arc<Snapshot>) -> Result<Vec<RelationId>, SqlError> + Send),
+        named: &mut Named<'_>,
     ) -> Result<Arc<Snapshot>, SqlError> {
         if let Some(snapshot) = &self.block_snapshot {
             return Ok(Arc::clone(snapshot));
@@ -123,7 +127,7 @@ impl Session {
     fn latest_of(
         &mut self,
         snapshot: &Arc<Snapshot>,
-        named: &mut (dyn FnMut(&Self, &Arc<Snapshot>) -> Result<Vec<RelationId>, SqlError> + Send),
+        named: &mut Named<'_>,
     ) -> Result<Arc<Snapshot>, SqlError> {
         if snapshot.whole {
             return Ok(Arc::clone(snapshot));

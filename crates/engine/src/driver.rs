@@ -449,7 +449,7 @@ impl Driver {
             // What is replayed has nobody who waits.
             let mut more = || {
                 *units += 1;
-                quiet || every.map_or_else(|| clock.monotonic() < end, |every| *units % every != 0)
+                quiet || every.map_or_else(|| clock.monotonic() < end, |every| !units.is_multiple_of(every))
             };
             let passed = guarded(|| {
                 view.begin(&changes, self.config.epoch_rows)?;

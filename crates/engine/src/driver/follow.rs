@@ -206,7 +206,7 @@ impl Driver {
         let alone = inputs.filter(|input| !matches!(input.phase, Phase::Running)).count() == 0;
         let slow = match self.config.cut_out_every {
             // Without a clock that moves, a draw.
-            Some(_) => self.units % 3 == 0,
+            Some(_) => self.units.is_multiple_of(3),
             None => slow,
         };
         settled && alone && !slow
