@@ -32,6 +32,7 @@ pub use graph::{
 };
 pub use join::{STATE_LEFT, STATE_RIGHT};
 pub use order::STATE_ROWS;
+pub use order::span::{ClockBound, ClockStep, Comparison, TemporalSpec, TimeSpan};
 pub use order::spec::{
     Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking,
     SortedAggregateSpec, SortedArgument, SortedCall, TopNSpec,

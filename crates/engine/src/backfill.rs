@@ -11,6 +11,7 @@ use millpond_types::{Delta, EventTime, RelationId};
 use rayon::prelude::*;
 
 use crate::changes::{Changes, Piece};
+use crate::clock::CLOCK;
 use crate::driver::{Budget, guarded};
 use crate::shape::Shape;
 use crate::snapshot::FrameFacts;
@@ -116,6 +117,9 @@ impl Job {
 
     fn feed(&mut self, refused: &mut Stepped) -> Result<(), String> {
         let Some(history) = self.history.take() else { return Ok(()) };
+        // What is over by now need not come first and go then.
+        let clock = history.watermarks.get_key_value(&CLOCK).map(|(id, now)| (*id, *now));
+        self.step(&Changes { watermarks: clock.into_iter().collect(), ..Changes::default() }, refused)?;
         for (relation, heap, declared) in history.heaps {
             for batch in heap.batches(None) {
                 let batch = batch.map_err(|fault| fault.to_string())?;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use crate::clock::CLOCK;
 use crate::driver::{Command, Counters};
 use crate::reject::{ErrorRow, LateRow, Refused};
 use crate::status::CheckpointStatus;
@@ -353,10 +354,12 @@ fn pack(draft: Draft, mut carried: Carried) -> Result<ManifestDraft, SqlError> {
     }
     let extra = Extra { source_rows: draft.source_rows, errors: draft.errors, late: draft.late };
     let json = |error: serde_json::Error| SqlError::internal(error.to_string());
+    let mut watermarks = draft.watermarks;
+    let now = watermarks.remove(&CLOCK);
     Ok(ManifestDraft {
         cut: draft.cut,
-        now: None,
-        watermarks: draft.watermarks,
+        now,
+        watermarks,
         time_zone_data: String::new(),
         catalog: serde_json::to_value(&*draft.catalog).map_err(json)?,
         extra: serde_json::to_value(&extra).map_err(json)?,

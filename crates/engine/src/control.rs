@@ -13,17 +13,17 @@ use millpond_sql::ast;
 use millpond_sql::statement::{
     Discard, Fetch, FetchDirection, ObjectKind, Reset, Set, Show, Statement, TransactionModes,
 };
-use millpond_types::{SqlError, SqlState, SqlType};
+use millpond_types::{EventTime, SqlError, SqlState, SqlType};
 
 use crate::cursor::Cursor;
 use crate::cut::Cut;
-use crate::dml;
 use crate::outcome::{Column, Outcome, RowsTag, Severity};
 use crate::read;
 use crate::session::{Action, Block, Savepoint, Session, rows};
 use crate::snapshot::{Contents, Snapshot};
 use crate::target::internal;
 use crate::txn::Txn;
+use crate::{clock, dml};
 
 /// Whether a statement may come after an error in a block.
 pub(crate) fn leaves_failure(statement: &Statement) -> bool {
@@ -129,6 +129,14 @@ pub(crate) async fn run(
         Statement::Show(show) => run_show(session, show),
         Statement::Describe(name) => run_show(session, &Show::Columns(name.clone())),
         Statement::Flush => flush(session).await,
+        Statement::AdvanceClock(to) => {
+            let snapshot = session.planning_snapshot();
+            let to = evaluate(session, &snapshot, &to.expr, &SqlType::Timestamptz)?;
+            let ScalarValue::TimestampMicrosecond(Some(to), _) = to else {
+                return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "a clock cannot show NULL"));
+            };
+            clock::advance(session, EventTime(to)).await
+        }
         Statement::Checkpoint => {
             session.inner.checkpoint().await?;
             done("CHECKPOINT")

@@ -105,9 +105,17 @@ async fn leave_transaction(session: &mut Session) -> Result<(), SqlError> {
 
 /// Writes the change into the log and waits until it is published.
 pub(crate) async fn commit(session: &mut Session, change: &Change) -> Result<Commit, SqlError> {
-    let record = Record::Ddl(Bytes::from(change.encode()));
-    let ticket =
-        session.inner.submit(Transaction { writes: Vec::new(), records: vec![record] }, None).await?;
+    commit_after(session, Vec::new(), change).await
+}
+
+/// As [`commit`], with records that go before.
+async fn commit_after(
+    session: &mut Session,
+    mut records: Vec<Record>,
+    change: &Change,
+) -> Result<Commit, SqlError> {
+    records.push(Record::Ddl(Bytes::from(change.encode())));
+    let ticket = session.inner.submit(Transaction { writes: Vec::new(), records }, None).await?;
     let commit = ticket.wait().await.map_err(|e| session.inner.log_error(&e))?;
     session.inner.wait_published(commit).await?;
     session.saw(commit);
@@ -170,9 +178,18 @@ pub(crate) async fn create_relation(
     catalog: &Catalog,
     relation: Relation,
 ) -> Result<(), SqlError> {
+    create_after(session, Vec::new(), catalog, relation).await
+}
+
+async fn create_after(
+    session: &mut Session,
+    records: Vec<Record>,
+    catalog: &Catalog,
+    relation: Relation,
+) -> Result<(), SqlError> {
     let change = Change::CreateRelation { relation: Box::new(relation) };
     catalog.apply(&change, Commit(0))?;
-    commit(session, &change).await.map(|_| ())
+    commit_after(session, records, &change).await.map(|_| ())
 }
 
 async fn create_source(session: &mut Session, create: &CreateSource, text: &str) -> Result<String, SqlError> {
@@ -444,7 +461,8 @@ async fn create_materialized_view(
         );
         session.notice(Severity::Notice, SqlState::new("00000"), message);
     }
-    create_relation(session, catalog, relation).await?;
+    let first_tick = plan.follows_clock().then(|| crate::clock::first_tick(&session.inner));
+    create_after(session, first_tick.into_iter().collect(), catalog, relation).await?;
     if !background {
         wait_built(session, id, &name).await?;
     }

@@ -26,6 +26,7 @@ use tracing::error;
 use crate::backfill::Followed;
 use crate::changes::{Changes, Piece};
 use crate::checkpoint::Checkpointer;
+use crate::clock::CLOCK;
 use crate::inner::EngineConfig;
 use crate::reject::{ERRORS_TOPIC, ErrorRow, LateRow, Refused, read_errors};
 use crate::shape::Shape;
@@ -351,8 +352,9 @@ impl Driver {
                         self.epoch(std::mem::take(&mut changes));
                         self.ddl(bytes, group.commit);
                     }
-                    // What these raise is among the group's watermarks; nothing here asks for the time yet.
-                    Record::Tick(_) | Record::AdvanceWatermark { .. } | Record::PartitionIdle { .. } => {}
+                    Record::Tick(now) => self.advance(CLOCK, *now, &mut changes),
+                    // What these raise is among the group's watermarks.
+                    Record::AdvanceWatermark { .. } | Record::PartitionIdle { .. } => {}
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema};
+use datafusion::common::ScalarValue;
 use millpond_functions::Zone;
 use millpond_plan::without_late_rows;
 use millpond_sql::RelationName;
@@ -181,5 +182,10 @@ pub(crate) async fn batch_answer(
         snapshot.catalog.relation(view).ok_or_else(|| SqlError::internal(format!("view {view} is gone")))?;
     let (query, lateness) = plan_query(&snapshot.catalog, relation)?;
     let logical = without_late_rows(query.logical, lateness)?;
-    read::collect(&session.inner, snapshot, &logical, &[], None).await
+    // The only parameter of a view's query is the time.
+    let now = ScalarValue::TimestampMicrosecond(
+        snapshot.now().map(|now| now.0),
+        Some(millpond_types::sql_type::UTC.into()),
+    );
+    read::collect(&session.inner, snapshot, &logical, &[now], None).await
 }

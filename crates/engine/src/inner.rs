@@ -57,6 +57,12 @@ pub struct EngineConfig {
     pub seal_interval: Duration,
     /// With an object store: how long uploaded segments stay on the local disk, too; for ever, if there is none.
     pub local_retention: Option<Duration>,
+    /// Time between two ticks of now() in views.
+    #[doc(hidden)]
+    pub tick_interval: Duration,
+    /// Whether ALTER SYSTEM may move now() of views ahead, for tests.
+    #[doc(hidden)]
+    pub movable_clock: bool,
     /// Whether a thread of the log makes segments; else each checkpoint does, so that simulations repeat themselves.
     #[doc(hidden)]
     pub background: bool,
@@ -85,6 +91,8 @@ impl Default for EngineConfig {
             journal_file_bytes: 256 << 20,
             seal_interval: Duration::from_secs(600),
             local_retention: Some(Duration::from_secs(86_400)),
+            tick_interval: Duration::from_secs(1),
+            movable_clock: false,
             background: true,
             skip_retraction: None,
             cut_out_every: None,
@@ -246,7 +254,7 @@ impl Inner {
         self.targets.write().retain(|(id, _), _| *id != relation);
     }
 
-    /// Takes a checkpoint every so often, and looks for idle partitions.
+    /// Takes a checkpoint every so often, looks for idle partitions, and ticks.
     pub fn start_timers(self: &Arc<Self>) {
         let (commands, clock) = (self.driver.commands.clone(), Arc::clone(&self.env.clock));
         let interval = self.config.checkpoint_interval;
@@ -258,7 +266,8 @@ impl Inner {
                 }
             }
         });
-        self.timers.lock().extend([timer.abort_handle(), crate::idle::start(self)]);
+        let timers = [timer.abort_handle(), crate::idle::start(self), crate::clock::start(self)];
+        self.timers.lock().extend(timers);
     }
 
     /// Takes a checkpoint now.

@@ -12,6 +12,7 @@ mod analyze;
 mod backfill;
 mod changes;
 mod checkpoint;
+mod clock;
 mod connectors;
 mod control;
 pub mod copy;

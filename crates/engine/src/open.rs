@@ -8,7 +8,7 @@ use millpond_catalog::{Catalog, RelationKind};
 use millpond_env::Env;
 use millpond_log::{ColdTier, CommittedGroup, Log, LogError, LogOptions};
 use millpond_state::{CheckpointOptions, Checkpoints, Manifest};
-use millpond_types::{Commit, SqlError, SqlState};
+use millpond_types::{Commit, EventTime, RelationId, SqlError, SqlState};
 use object_store::path::Path;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::checkpoint::{
     Checkpointer, Extra, checkpoint_error, heap_runs, keyed_run, operator_state, table_state,
 };
+use crate::clock::CLOCK;
 use crate::driver::{Command, Counters, Driver, DriverHandle, group_rows};
 use crate::inner::{EngineConfig, Inner, log_error};
 use crate::reject::Refused;
@@ -168,6 +169,7 @@ fn empty_snapshot() -> Snapshot {
         catalog: Arc::new(Catalog::new()),
         contents: HashMap::new(),
         watermarks: BTreeMap::new(),
+        follows_clock: false,
         source_rows: HashMap::new(),
         errors: Refused::default(),
         late: Refused::default(),
@@ -202,7 +204,7 @@ pub(crate) async fn restore(
     driver.cut = manifest.cut;
     driver.errors = extra.errors;
     driver.late = extra.late;
-    driver.restored(manifest.watermarks.clone(), extra.source_rows);
+    driver.restored(watermarks(manifest), extra.source_rows);
     for relation in catalog.relations().filter(|r| r.is_topic()) {
         driver.declare(relation);
         if matches!(relation.kind, RelationKind::Table(_)) {
@@ -230,6 +232,13 @@ pub(crate) async fn restore(
         driver.add_sink(relation, manifest.cut);
     }
     Ok(())
+}
+
+/// The watermarks at the cut, and the time.
+fn watermarks(manifest: &Manifest) -> BTreeMap<RelationId, EventTime> {
+    let mut watermarks = manifest.watermarks.clone();
+    watermarks.extend(manifest.now.map(|now| (CLOCK, now)));
+    watermarks
 }
 
 async fn restore_view(
@@ -262,11 +271,9 @@ async fn restore_view(
             }
         }
     }
-    let watermarks: Vec<_> = view
-        .inputs
-        .iter()
-        .filter_map(|input| manifest.watermarks.get(&input.relation).map(|w| (input.id, *w)))
-        .collect();
+    let known = watermarks(manifest);
+    let watermarks: Vec<_> =
+        view.inputs.iter().filter_map(|input| Some((input.id, *known.get(&input.relation)?))).collect();
     view.graph.restore_watermarks(&watermarks).map_err(|f| fault(f.to_string()))?;
     view.fresh = false;
     Ok(Some(view))

@@ -1,6 +1,7 @@
 //! The one place where a plan becomes operators.
 
 mod order;
+mod temporal;
 
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, P
 use millpond_plan::physical;
 use millpond_plan::window as planned;
 use millpond_types::{RelationId, SqlError};
+
+use crate::clock::CLOCK;
 
 /// A plan as operators.
 pub(crate) struct Rendered {
@@ -35,6 +38,12 @@ pub(crate) struct RenderedInput {
 pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlError> {
     let mut inputs = Vec::new();
     let mut nodes: Vec<NodeId> = Vec::with_capacity(plan.nodes.len());
+    let clock = plan.follows_clock().then(|| {
+        let schema = Arc::new(arrow::datatypes::Schema::empty());
+        let id = graph.add_input(Arc::clone(&schema));
+        inputs.push(RenderedInput { relation: CLOCK, columns: Vec::new(), schema, id });
+        id
+    });
     for node in &plan.nodes {
         let source = |n: usize| nodes[node.inputs[n]];
         let source_node = |n: usize| &plan.nodes[node.inputs[n]];
@@ -87,6 +96,10 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
             }
             Operator::TopN(top) => graph.add_top_n(source(0), order::top_n(top, source_node(0), node))?,
             Operator::Over(over) => graph.add_over(source(0), order::over(over, source_node(0), node))?,
+            Operator::Temporal(filter) => {
+                let clock = clock.ok_or_else(|| SqlError::internal("a filter on now() without a clock"))?;
+                graph.add_temporal(source(0), clock, &temporal::filter(filter, source_node(0), node)?)?
+            }
             Operator::Repeat(repeat) => graph.add_repeat(source(0), repeat.times)?,
         });
     }

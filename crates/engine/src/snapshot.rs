@@ -31,6 +31,8 @@ pub(crate) struct Snapshot {
     /// Tables and materialized views.
     pub contents: HashMap<RelationId, Contents>,
     pub watermarks: BTreeMap<RelationId, EventTime>,
+    /// Some view asks for the time.
+    pub follows_clock: bool,
     /// Rows that each source has received.
     pub source_rows: HashMap<RelationId, u64>,
     pub errors: Refused<ErrorRow>,

@@ -102,7 +102,7 @@ pub(crate) fn plan_query(catalog: &Arc<Catalog>, relation: &Relation) -> Result<
     let settings = PlanSettings {
         search_path: view.frozen.search_path.clone(),
         time_zone: view.frozen.time_zone.clone(),
-        // Views that ask for now() are refused.
+        // now() of a view is that of the log.
         now: EventTime(0),
         database: "millpond".into(),
         user: relation.owner.clone(),
@@ -124,6 +124,7 @@ pub(crate) fn plan_incremental(
 ) -> Result<Plan, SqlError> {
     let emit_on_close = emit == millpond_catalog::Emit::OnWindowClose;
     lower(&query.logical, LowerOptions { allowed_lateness_us: lateness, emit_on_close })
+        .map_err(|error| query.placed(error))
 }
 
 impl View {

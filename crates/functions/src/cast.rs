@@ -231,6 +231,12 @@ pub(crate) fn in_zone(function: &ScalarUDF, zone: Zone) -> Option<ScalarUDF> {
     Some(ScalarUDF::new_from_impl(cast))
 }
 
+/// See [`crate::rewrite::utc_cast_target`].
+pub(crate) fn target(function: &ScalarUDF) -> Option<Option<&SqlType>> {
+    let cast = function.inner().downcast_ref::<CastTo>()?;
+    Some((cast.zone == Zone::UTC).then_some(&cast.target))
+}
+
 /// Whether `function` is a cast that may refuse a value because of what it says, rather than of its size.
 pub(crate) fn is_partial(function: &ScalarUDF) -> bool {
     function.inner().downcast_ref::<CastTo>().is_some_and(|cast| !is_text(&cast.target))

@@ -18,7 +18,9 @@ use datafusion::logical_expr::expr::{BinaryExpr, Case, FieldMetadata, ScalarFunc
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ScalarUDF, lit,
+};
 use datafusion::optimizer::AnalyzerRule;
 use millpond_types::SqlType;
 
@@ -149,6 +151,11 @@ fn is_partial(expr: &Expr) -> bool {
 /// As [`rewrite_expr`]; 42846 where PostgreSQL has no such cast.
 pub fn cast_expr(expr: Expr, to: &SqlType, schema: &DFSchema) -> Result<Expr> {
     convert(expr, to, schema, CastContext::Explicit)
+}
+
+/// The type that a cast gives: `None` if `function` is none, `Some(None)` if a time zone other than UTC has a say in it.
+pub fn utc_cast_target(function: &ScalarUDF) -> Option<Option<&SqlType>> {
+    cast::target(function)
 }
 
 /// As [`cast_expr`], for storing into a column: a text that is too long for varchar(n) is refused (22001), not cut.

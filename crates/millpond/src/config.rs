@@ -90,6 +90,9 @@ struct Options {
     /// Milliseconds that one view keeps the others waiting in an epoch, before it follows them alone [default: 100]
     #[arg(long, global = true, env = "MILLPOND_EPOCH_BUDGET")]
     epoch_budget: Option<f64>,
+    /// Let ALTER SYSTEM ADVANCE CLOCK move now() of views ahead: for tests
+    #[arg(long, global = true, hide = true, env = "MILLPOND_MOVABLE_CLOCK", num_args = 0..=1, default_missing_value = "true")]
+    movable_clock: Option<bool>,
     /// Most connections at a time [default: 200]
     #[arg(long, global = true, env = "MILLPOND_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
@@ -117,6 +120,7 @@ pub struct Settings {
     pub journal_file_bytes: u64,
     pub epoch_rows: usize,
     pub epoch_budget: std::time::Duration,
+    pub movable_clock: bool,
     pub max_connections: usize,
     pub insecure_listen: bool,
     pub log_level: String,
@@ -214,6 +218,7 @@ impl Arguments {
             journal_file_bytes,
             epoch_rows,
             epoch_budget: std::time::Duration::from_secs_f64(budget / 1000.0),
+            movable_clock: pick!(movable_clock).unwrap_or(false),
             max_connections: pick!(max_connections).unwrap_or(200),
             insecure_listen: pick!(insecure_listen).unwrap_or(false),
             log_level: pick!(log_level).unwrap_or_else(|| "info".to_owned()),

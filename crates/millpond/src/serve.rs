@@ -27,6 +27,7 @@ impl Server {
             journal_file_bytes: settings.journal_file_bytes,
             epoch_rows: settings.epoch_rows,
             epoch_budget: settings.epoch_budget,
+            movable_clock: settings.movable_clock,
             max_transaction_bytes: settings.max_transaction_bytes,
             ..EngineConfig::default()
         };

@@ -10,6 +10,7 @@
 //! Not here: execution, state, sessions. This crate reads the catalog and never changes it. Begin at [`Planner`].
 
 pub mod batch;
+mod clock;
 mod coercion;
 pub mod column;
 mod constant;

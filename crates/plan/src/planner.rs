@@ -20,7 +20,7 @@ use sqlparser::ast;
 use crate::context::Context;
 use crate::errors::{self, Places, at_opt};
 use crate::{
-    RelationFacts, SystemTables, grouping_sets, names, parameters, prepare, rules, set_operation, ties,
+    RelationFacts, SystemTables, clock, grouping_sets, names, parameters, prepare, rules, set_operation, ties,
 };
 
 /// What of a session a plan depends on. A view freezes them at CREATE.
@@ -50,12 +50,21 @@ pub struct QueryPlan {
     pub logical: LogicalPlan,
     /// Names as PostgreSQL gives them (they may repeat) and types.
     pub columns: Vec<(String, SqlType)>,
+    /// Where a view's query asks for now() first, for errors of its incremental plan.
+    pub(crate) clock_place: Option<usize>,
     /// The types of $1, $2, …
     pub parameters: Vec<SqlType>,
     /// Catalog relations that are read, views looked through, each once.
     pub relations: Vec<RelationId>,
     /// now(), current_user or the like was answered from the settings: plan a prepared statement again before it runs.
     pub session_dependent: bool,
+}
+
+impl QueryPlan {
+    /// An error of the plan of a view, with its place if it is about now().
+    pub fn placed(&self, error: SqlError) -> SqlError {
+        if clock::is_refusal(&error) { at_opt(error, self.clock_place) } else { error }
+    }
 }
 
 /// Plans the statements of one session over one catalog snapshot. Cheap to make.
@@ -65,6 +74,8 @@ pub struct Planner {
     pub(crate) system: Option<Arc<dyn SystemTables>>,
     /// Views between the statement and this planner.
     pub(crate) depth: usize,
+    /// now() is that of the log ([`clock`]).
+    pub(crate) clock: bool,
 }
 
 /// A query with its names resolved and nothing typed yet.
@@ -77,7 +88,7 @@ pub(crate) struct Bound {
 
 impl Planner {
     pub fn new(catalog: Arc<Catalog>, settings: PlanSettings, system: Option<Arc<dyn SystemTables>>) -> Self {
-        Self { catalog, settings, system, depth: 0 }
+        Self { catalog, settings, system, depth: 0, clock: false }
     }
 
     /// Plans a query. `parameter_types` are what the client gave, `None` where it leaves the choice to us. Errors carry the
@@ -96,7 +107,8 @@ impl Planner {
     }
 
     /// Plans the query of a view. As [`Planner::plan_query`], and refuses what an answer that is kept up to date cannot hold:
-    /// parameters, volatile functions, now() and what depends on the session. `columns` renames the first outputs.
+    /// parameters, volatile functions and what depends on the session. now() is the only parameter of the plan.
+    /// `columns` renames the first outputs.
     ///
     /// # Errors
     /// Also 42701 for two columns of one name, 42601 for more names than columns, 0A000 as said.
@@ -105,7 +117,14 @@ impl Planner {
         if parameters::count(query)? > 0 {
             return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
         }
-        let bound = self.bind(query, &[], &places)?;
+        let planner = Self {
+            catalog: Arc::clone(&self.catalog),
+            settings: self.settings.clone(),
+            system: self.system.clone(),
+            depth: self.depth,
+            clock: true,
+        };
+        let bound = planner.bind(query, &[], &places)?;
         if let Some(function) = &bound.session {
             return Err(at_opt(
                 not_in_view(function, "depends on the session or the time"),
@@ -180,8 +199,11 @@ impl Planner {
         rename_beside_wildcard: bool,
     ) -> Result<Bound, SqlError> {
         let mut query = query.clone();
-        let metadata = prepare::prepare(&mut query, &|name| self.is_source(name), rename_beside_wildcard)?;
+        let is_source = |name: &RelationName| self.is_source(name);
+        let metadata = prepare::prepare(&mut query, &is_source, rename_beside_wildcard, self.clock)?;
         let context = Context::new(self, metadata);
+        let clock = [Some(clock::TYPE)];
+        let parameter_types = if self.clock { &clock } else { parameter_types };
         let mut planner_context =
             PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameter_types));
         let plan = SqlToRel::new(&context)
@@ -219,6 +241,7 @@ impl Planner {
         Ok(QueryPlan {
             logical,
             columns,
+            clock_place: clock::place(places),
             parameters,
             relations: bound.relations,
             session_dependent: bound.session.is_some(),
@@ -240,6 +263,7 @@ impl Planner {
             },
             system: self.system.clone(),
             depth: self.depth + 1,
+            clock: self.clock,
         };
         let inlined = || {
             let query = millpond_sql::parse_query(&view.query)?;

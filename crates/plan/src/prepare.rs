@@ -8,20 +8,22 @@ use millpond_sql::{RelationName, fold, position_of};
 use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
-use crate::{Metadata, literals, names, spelling};
+use crate::{Metadata, clock, literals, names, spelling};
 
 /// Rewrites `tree` in place. `is_source` tells whether a name means a relation with metadata columns. With
-/// `rename_beside_wildcard`, outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'.
+/// `rename_beside_wildcard`, outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'. With
+/// `clock`, now() is a parameter ([`clock`]).
 ///
 /// Returns the metadata columns that the statement names.
 pub(crate) fn prepare<T: Visit + VisitMut>(
     tree: &mut T,
     is_source: &dyn Fn(&RelationName) -> bool,
     rename_beside_wildcard: bool,
+    clock: bool,
 ) -> Result<Vec<Metadata>, SqlError> {
     let mut named = Named::default();
     let _ = Visit::visit(tree, &mut named);
-    let mut rewriter = Rewriter { named, is_source, rename_beside_wildcard, depth: 0 };
+    let mut rewriter = Rewriter { named, is_source, rename_beside_wildcard, clock, depth: 0 };
     match VisitMut::visit(tree, &mut rewriter) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => {
@@ -61,6 +63,8 @@ struct Rewriter<'a> {
     named: Named,
     is_source: &'a dyn Fn(&RelationName) -> bool,
     rename_beside_wildcard: bool,
+    /// now() is that of the log.
+    clock: bool,
     depth: usize,
 }
 
@@ -157,6 +161,11 @@ impl VisitorMut for Rewriter<'_> {
             && idents.len() > 2
         {
             idents.drain(..idents.len() - 2);
+        }
+        if self.clock
+            && let Some(parameter) = clock::parameter(expr)
+        {
+            *expr = parameter;
         }
         if let Some(columns) = row_comparison(expr) {
             *expr = columns;

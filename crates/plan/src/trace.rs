@@ -9,9 +9,9 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, Operator};
 use millpond_types::RelationId;
 
-use crate::RelationSource;
 use crate::rules::without_alias;
 use crate::window::WindowTvf;
+use crate::{RelationSource, clock};
 
 /// The origin of a column.
 pub(crate) enum Origin<'a> {
@@ -27,6 +27,8 @@ pub(crate) fn origin(plan: &LogicalPlan, at: usize) -> Option<Origin<'_>> {
         // A scalar subquery becomes a join, and that ends every watermark.
         LogicalPlan::Projection(projection) if projection.expr.iter().any(has_subquery) => None,
         LogicalPlan::Filter(filter) if has_subquery(&filter.predicate) => None,
+        // Its rows come and go by another time.
+        LogicalPlan::Filter(filter) if clock::asks(&filter.predicate) => None,
         LogicalPlan::Projection(projection) => match without_alias(projection.expr.get(at)?.clone()) {
             Expr::Column(column) => {
                 origin(&projection.input, projection.input.schema().index_of_column(&column).ok()?)

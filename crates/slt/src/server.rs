@@ -103,6 +103,7 @@ fn launch(binary: &Path, mode: &Mode, folder: &Path) -> Result<(Child, u16), Str
         .arg("--data-dir")
         .arg(folder.join("data"))
         .env_remove("MILLPOND_CONFIG")
+        .env("MILLPOND_MOVABLE_CLOCK", "true")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log);

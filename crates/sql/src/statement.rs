@@ -75,6 +75,8 @@ pub enum Statement {
     Describe(RelationName),
     Explain(Explain),
     Flush,
+    /// ALTER SYSTEM ADVANCE CLOCK TO: now() of views, in tests.
+    AdvanceClock(Expression),
     Checkpoint,
     /// `VERIFY MATERIALIZED VIEW v`
     Verify(RelationName),

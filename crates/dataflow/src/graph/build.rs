@@ -15,8 +15,9 @@ use crate::operator::Built;
 use crate::operator::map::Map;
 use crate::operator::repeat::Repeat;
 use crate::operator::window::Windows;
+use crate::order::span::TemporalSpec;
 use crate::order::spec::{OverSpec, SortedAggregateSpec, TopNSpec};
-use crate::order::{over, sorted, top_n};
+use crate::order::{over, sorted, temporal, top_n};
 use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, WindowSpec};
 
 impl Graph {
@@ -176,6 +177,27 @@ impl Graph {
         Ok(self.add_keyed("over", vec![source], built, None, spec.schema))
     }
 
+    /// Rows while they are valid by the clock: a node that gives no rows and whose watermark is the time.
+    ///
+    /// # Errors
+    /// 0A000 for a type that cannot be ordered; XX000 if the specification contradicts the source.
+    pub fn add_temporal(
+        &mut self,
+        source: impl Into<NodeId>,
+        clock: impl Into<NodeId>,
+        spec: &TemporalSpec,
+    ) -> Result<NodeId, SqlError> {
+        let (source, clock) = (source.into(), clock.into());
+        self.source_schema(clock)?;
+        let built = temporal::build(&self.source_schema(source)?, spec, self.shards)?;
+        let id =
+            self.add_keyed("temporal filter", vec![source, clock], built, Some(0), Arc::clone(&spec.schema));
+        if let Some(Kind::Keyed(keyed)) = self.nodes.get_mut(&id).map(|node| &mut node.kind) {
+            (keyed.ends_watermark, keyed.follows_clock) = (true, true);
+        }
+        Ok(id)
+    }
+
     /// # Errors
     /// As [`Graph::add_aggregate`].
     pub fn add_sorted_aggregate(
@@ -286,8 +308,17 @@ impl Graph {
     ) -> NodeId {
         let Built { routers, shards, states } = built;
         let mark = EventTime::MIN;
-        let keyed =
-            Keyed { name, routers, shards, lateness_micros, ends_watermark: false, mark, pending: 0, states };
+        let keyed = Keyed {
+            name,
+            routers,
+            shards,
+            lateness_micros,
+            ends_watermark: false,
+            follows_clock: false,
+            mark,
+            pending: 0,
+            states,
+        };
         self.add(Kind::Keyed(keyed), sources, schema, false)
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Keyed {
     pub(super) lateness_micros: Option<i64>,
     /// No watermark passes, though the shards use it.
     pub(super) ends_watermark: bool,
+    /// Its watermark is that of its last source alone: a clock.
+    pub(super) follows_clock: bool,
     /// The watermark that the shards know of.
     pub(super) mark: EventTime,
     /// Rows pushed since the last poll.

@@ -18,7 +18,7 @@ use arrow::error::ArrowError;
 use millpond_types::{Delta, EventTime};
 use rayon::prelude::*;
 
-use super::node::{Kind, User};
+use super::node::{Keyed, Kind, User};
 use super::{EpochInput, EpochOutput, EpochStats, Graph, InputId, Late, NodeId, OutputId, Rejected};
 use crate::Fault;
 use crate::fault::Cause;
@@ -157,6 +157,10 @@ impl Graph {
         let Some(&id) = step.ids.get(step.at) else { return Ok(false) };
         let passed = match step.stage {
             Stage::Drain => {
+                if matches!(self.nodes[&id].kind, Kind::Keyed(Keyed { follows_clock: true, .. })) {
+                    // Nothing older than the tick comes: it is the time of all rows of the epoch.
+                    self.advance(id, None)?;
+                }
                 if self.poll(id, sink, step)? {
                     step.stage = Stage::Advance;
                 }
@@ -313,8 +317,11 @@ impl Graph {
     /// Moves a node's watermark after its sources'. True if an operator with state has something to do about it.
     pub(super) fn advance(&mut self, id: NodeId, given: Option<EventTime>) -> Result<bool, Fault> {
         let node = &self.nodes[&id];
-        let arrived = match node.kind {
+        let arrived = match &node.kind {
             Kind::Input => given.unwrap_or(node.watermark),
+            Kind::Keyed(Keyed { follows_clock: true, .. }) => {
+                node.sources.last().map_or(EventTime::MIN, |clock| self.nodes[clock].watermark)
+            }
             _ => node.sources.iter().map(|s| self.nodes[s].watermark).min().unwrap_or(EventTime::MIN),
         };
         let node = self.nodes.get_mut(&id).expect("it was there above");

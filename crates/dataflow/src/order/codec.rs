@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type, IntervalMon
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use millpond_types::SqlError;
-use millpond_types::hash::mix;
+use millpond_types::hash::{hash_columns, mix};
 
 use super::spec::OrderColumn;
 
@@ -31,6 +31,8 @@ pub(super) struct Codec {
     partition: Option<RowConverter>,
     peers: Option<RowConverter>,
     peer_columns: usize,
+    /// The stored columns that choose a row's shard.
+    hashed: Vec<usize>,
 }
 
 /// Rows of a batch.
@@ -47,7 +49,7 @@ impl Codec {
         input: &SchemaRef,
         partition: &[usize],
         order: &[OrderColumn],
-    ) -> Result<Arc<Self>, SqlError> {
+    ) -> Result<Self, SqlError> {
         let width = input.fields().len();
         let mut stored: Vec<usize> = Vec::with_capacity(width);
         let mut options: Vec<SortOptions> = Vec::with_capacity(width);
@@ -82,7 +84,8 @@ impl Codec {
                     .detail(error.to_string())
             })
         };
-        Ok(Arc::new(Self {
+        Ok(Self {
+            hashed: (0..partition_columns).collect(),
             rows: converter(width)?,
             partition: (partition_columns > 0).then(|| converter(partition_columns)).transpose()?,
             peers: (peer_columns > 0).then(|| converter(peer_columns)).transpose()?,
@@ -91,7 +94,26 @@ impl Codec {
             fields,
             partition_columns,
             peer_columns,
-        }))
+        })
+    }
+
+    /// The same, but rows are in one partition, and split by the hash of some stored columns.
+    pub(super) fn hashed_by(self, hashed: Vec<usize>) -> Self {
+        Self { hashed, ..self }
+    }
+
+    /// Of rows with the stored columns, what chooses their shard.
+    pub(super) fn hashes(&self, stored: &[ArrayRef], rows: usize) -> Result<Vec<u64>, ArrowError> {
+        let columns: Vec<ArrayRef> = self.hashed.iter().map(|column| Arc::clone(&stored[*column])).collect();
+        hash_columns(&columns, rows)
+    }
+
+    /// What rows begin with whose order columns have these values, each of one row.
+    pub(super) fn prefix(&self, order: &[ArrayRef]) -> Result<Key, ArrowError> {
+        match &self.peers {
+            None => Ok(Key::from([])),
+            Some(converter) => Ok(Key::from(converter.convert_columns(order)?.row(0).data())),
+        }
     }
 
     /// `columns` are the stored ones.

@@ -4,7 +4,7 @@
 //! [`store::Store`] keeps all rows of a shard in one ordered map whose keys are the rows themselves ([`codec`]). An epoch's
 //! changes are summed up when they have all come, so retractions may stand before their insertions, and each partition
 //! that they touch is looked at once: [`top_n`] at its first rows, [`over`] at the neighbourhood of the changes or at all
-//! of it ([`frame`], [`evaluate`], [`session`]).
+//! of it ([`frame`], [`evaluate`], [`session`]). [`temporal`] orders rows by the time at which a filter on now() turns ([`span`]).
 
 mod codec;
 mod evaluate;
@@ -12,8 +12,10 @@ mod frame;
 pub(crate) mod over;
 mod session;
 pub(crate) mod sorted;
+pub(crate) mod span;
 pub(crate) mod spec;
 mod store;
+pub(crate) mod temporal;
 pub(crate) mod top_n;
 
 pub(crate) use store::FrozenRows;

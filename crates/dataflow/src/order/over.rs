@@ -66,7 +66,7 @@ struct Over {
 /// # Errors
 /// 0A000 for a type that cannot be ordered or computed with; XX000 if the specification contradicts itself.
 pub(crate) fn build(input: &SchemaRef, spec: &OverSpec, shards: usize) -> Result<Built, SqlError> {
-    let codec = Codec::new(input, &spec.partition, &spec.order)?;
+    let codec = Arc::new(Codec::new(input, &spec.partition, &spec.order)?);
     let results = spec.schema.fields().iter().skip(input.fields().len());
     let fits = results.clone().map(|f| f.data_type()).eq(spec.calls.iter().map(|call| &call.result));
     if !fits || spec.schema.fields().len() != input.fields().len() + spec.calls.len() {

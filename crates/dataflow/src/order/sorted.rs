@@ -117,7 +117,7 @@ pub(crate) fn build(input: &SchemaRef, spec: &SortedAggregateSpec, shards: usize
     }
     let kept = Arc::new(input.project(&columns).map_err(internal)?);
     let partition: Vec<usize> = end.into_iter().chain(keys.iter().copied()).collect();
-    let codec = Codec::new(&kept, &partition, &[])?;
+    let codec = Arc::new(Codec::new(&kept, &partition, &[])?);
     let compared = fields[keys.len()..].iter().map(|f| SortField::new(f.data_type().clone()));
     let shape = Arc::new(Shape {
         results: RowConverter::new(compared.collect()).map_err(internal)?,

@@ -12,7 +12,6 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Int64Type, Schema};
 use millpond_state::{KeyedRun, StateFault};
 use millpond_types::Delta;
-use millpond_types::hash::hash_columns;
 
 use super::codec::{Codec, Key};
 use crate::aggregate::Changes as FrozenChanges;
@@ -167,6 +166,12 @@ impl Store {
         }
     }
 
+    /// At most so many of the first rows, all of them before `end`, with their weights.
+    pub(super) fn first(&self, end: &[u8], most: usize) -> Vec<(Key, i64)> {
+        let rows = self.rows.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(end)));
+        rows.take(most).map(|(key, entry)| (Arc::clone(key), entry.now)).collect()
+    }
+
     /// Takes a row away that no result will ever need again.
     pub(super) fn forget(&mut self, key: &Key) {
         self.remove(key);
@@ -239,7 +244,7 @@ impl Store {
                 return Err(Cause::Saved("a row without weight".to_owned()));
             }
             let columns = saved[..width].to_vec();
-            let hashes = hash_columns(&columns[..self.codec.partition_columns], batch.num_rows())?;
+            let hashes = self.codec.hashes(&columns, batch.num_rows())?;
             let piece = Piece { port: 0, columns, weights: Some(weights.values().to_vec().into()), hashes };
             let Some(piece) = piece.by_shard(shards)?.swap_remove(shard) else { continue };
             self.push(&piece)?;
@@ -293,7 +298,7 @@ pub(super) struct OrderRouter(pub(super) Arc<Codec>);
 impl Router for OrderRouter {
     fn route(&self, delta: &Delta, _out: &mut Output) -> Result<Piece, Cause> {
         let columns: Vec<_> = self.0.stored.iter().map(|c| Arc::clone(delta.batch.column(*c))).collect();
-        let hashes = hash_columns(&columns[..self.0.partition_columns], delta.rows())?;
+        let hashes = self.0.hashes(&columns, delta.rows())?;
         Ok(Piece { port: 0, columns, weights: delta.weights().map(Arc::from), hashes })
     }
 }

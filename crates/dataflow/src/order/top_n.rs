@@ -56,7 +56,7 @@ struct TopN {
 /// # Errors
 /// 0A000 for a type that cannot be ordered; XX000 if the specification contradicts itself.
 pub(crate) fn build(input: &SchemaRef, spec: &TopNSpec, shards: usize) -> Result<Built, SqlError> {
-    let codec = Codec::new(input, &spec.partition, &spec.order)?;
+    let codec = Arc::new(Codec::new(input, &spec.partition, &spec.order)?);
     if spec.schema.fields().len() != input.fields().len() + usize::from(spec.number) {
         return Err(SqlError::internal("the output columns of a top-N do not fit its input"));
     }

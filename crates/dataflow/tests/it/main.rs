@@ -8,4 +8,5 @@ mod model;
 mod order;
 mod random;
 mod sorted;
+mod temporal;
 mod traces;

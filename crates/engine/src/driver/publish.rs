@@ -64,6 +64,7 @@ impl Driver {
             catalog: Arc::clone(&self.catalog),
             contents: self.contents.clone(),
             watermarks: self.watermarks.clone(),
+            follows_clock: self.follows_clock(),
             source_rows: self.source_rows.clone(),
             errors: self.errors.clone(),
             late: self.late.clone(),

@@ -10,6 +10,7 @@ use tracing::warn;
 use super::follower::{Follower, Waiting};
 use super::{Driver, LiveView, Phase, guarded};
 use crate::backfill::History;
+use crate::clock::CLOCK;
 use crate::view::View;
 
 impl Driver {
@@ -120,6 +121,12 @@ impl Driver {
         let mut history = History::default();
         let mut wants = BTreeSet::new();
         for id in &live.reads {
+            if let Some(watermark) = self.watermarks.get(id) {
+                history.watermarks.insert(*id, *watermark);
+            }
+            if *id == CLOCK {
+                continue;
+            }
             let Some(relation) = self.catalog.relation(*id).cloned() else {
                 return Err(Phase::Failed(format!("its input {id} does not exist")));
             };
@@ -152,10 +159,13 @@ impl Driver {
                 };
                 history.topics.push((*id, shape, frames));
             }
-            if let Some(watermark) = self.watermarks.get(id) {
-                history.watermarks.insert(*id, *watermark);
-            }
         }
         Ok((history, wants))
+    }
+
+    /// Some view asks for the time.
+    pub(super) fn follows_clock(&self) -> bool {
+        let goes_on = |live: &LiveView| matches!(live.phase, Phase::Running | Phase::Following(_));
+        self.views.values().any(|live| goes_on(live) && live.reads.contains(&CLOCK))
     }
 }

@@ -260,6 +260,16 @@ impl Printer<'_> {
                 let calls = over.calls.iter().map(|call| self.over_call(node, call));
                 write!(f, ": {}", calls.collect::<Vec<_>>().join(", "))
             }
+            Operator::Temporal(temporal) => {
+                let input = &self.plan.nodes[node.inputs[0]].schema;
+                write!(f, "Temporal WHERE {}", temporal.text(input))?;
+                if self.verbose {
+                    let shown: Vec<_> =
+                        temporal.output.iter().map(|c| input.field(*c).name().as_str()).collect();
+                    write!(f, ": {}", shown.join(", "))?;
+                }
+                Ok(())
+            }
             Operator::Repeat(repeat) => write!(f, "Repeat {} times", self.input_name(node, repeat.times)),
         }
     }
@@ -436,6 +446,9 @@ impl Printer<'_> {
                 return vec![kept.to_owned()];
             }
             Operator::Over(_) => return vec!["state: every row, never freed".to_owned()],
+            Operator::Temporal(_) => {
+                return vec!["state: rows that will come or go, freed when they have".to_owned()];
+            }
             _ => return Vec::new(),
         };
         match close {

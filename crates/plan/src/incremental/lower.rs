@@ -25,7 +25,7 @@ use crate::rules::without_alias;
 use crate::set_operation::SetOperation;
 use crate::trace;
 use crate::window::{WindowKind, WindowTvf};
-use crate::{Metadata, RelationSource, names};
+use crate::{Metadata, RelationSource, clock, names};
 
 /// Options of the view that lowering heeds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -258,6 +258,9 @@ impl Lowering {
         filter: Option<Expr>,
         columns: Vec<(String, Expr)>,
     ) -> Result<NodeId, SqlError> {
+        if let Some(filter) = filter.as_ref().filter(|filter| clock::asks(filter)) {
+            return self.temporal(input, filter, columns);
+        }
         let below = &self.nodes[input];
         let schema = DFSchema::try_from(Arc::clone(&below.schema)).map_err(from_datafusion)?;
         let mut unique = Names::default();
@@ -705,7 +708,8 @@ pub(super) fn refuse_in_expression(expr: &Expr) -> Result<(), SqlError> {
             | Expr::Exists(_)
             | Expr::SetComparison(_)
             | Expr::OuterReferenceColumn(..) => Some(unsupported("a subquery of this form", SUBQUERY_HINT)),
-            Expr::Placeholder(p) => Some(unsupported(&format!("the parameter {}", p.id), "Write the value.")),
+            // The only parameter that a view has.
+            Expr::Placeholder(_) => Some(clock::refused("outside of a filter")),
             Expr::Unnest(_) => Some(unsupported("unnest", "Unnest when the view is read.")),
             Expr::ScalarFunction(f) if f.func.signature().volatility == Volatility::Volatile => {
                 let what = format!("the volatile function {}", f.func.name());

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
 use datafusion::logical_expr::expr::BinaryExpr;
-use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{self as logical, Expr, ExprSchemable, LogicalPlan, Subquery, lit};
 use millpond_functions::error::from_datafusion;
 use millpond_types::{SqlError, SqlType};
@@ -18,6 +18,7 @@ use super::{
     Aggregate, AggregateCall, AggregateFunction, Join, JoinClose, JoinKind, NodeId, Operator, SideClose,
 };
 use crate::Metadata;
+use crate::clock::asks;
 use crate::trace::{self, TimeBound};
 use crate::window::WindowTvf;
 
@@ -72,6 +73,15 @@ impl Lowering {
                 ));
             }
         };
+        if let Some((join, above)) = without_clock(join) {
+            let mut pending = self.join(&join)?;
+            let above = over(&above, &join.schema, &pending.columns)?;
+            pending.filter = Some(match pending.filter.take() {
+                Some(before) => logical::and(before, above),
+                None => above,
+            });
+            return Ok(pending);
+        }
         let bounds = trace::join_bounds(join);
         let left = self.lower(&join.left, bounds.is_some())?;
         let right = self.lower(&join.right, bounds.is_some())?;
@@ -376,6 +386,15 @@ impl Lowering {
         };
         Ok((pending, value))
     }
+}
+
+/// An inner join without what its condition asks of the time, and that: it is as good above.
+fn without_clock(join: &logical::Join) -> Option<(logical::Join, Expr)> {
+    let filter = join.filter.as_ref().filter(|filter| join.join_type == JoinType::Inner && asks(filter))?;
+    let (timed, rest): (Vec<&Expr>, Vec<&Expr>) =
+        split_conjunction(filter).into_iter().partition(|e| asks(e));
+    let filter = conjunction(rest.into_iter().cloned());
+    Some((logical::Join { filter, ..join.clone() }, conjunction(timed.into_iter().cloned())?))
 }
 
 impl Condition {

@@ -18,6 +18,7 @@ mod lower_order;
 mod order;
 mod single_row;
 mod sorted;
+mod temporal;
 mod text;
 
 use arrow::datatypes::SchemaRef;
@@ -31,6 +32,8 @@ pub use order::{
 };
 pub(crate) use sorted::depends_on_order;
 pub use sorted::{Argument, SortedAggregate, SortedCall};
+
+pub use temporal::{ClockBound, ClockStep, Comparison, Temporal, TimeSpan, TimeUnit};
 
 use crate::Metadata;
 use crate::window::WindowKind;
@@ -74,6 +77,7 @@ pub enum Operator {
     TopN(TopN),
     Over(Over),
     Repeat(Repeat),
+    Temporal(Temporal),
 }
 
 /// The deltas of a relation of the catalog.
@@ -249,6 +253,11 @@ impl Plan {
             }
         }
         relations
+    }
+
+    /// Some operator needs the time.
+    pub fn follows_clock(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node.operator, Operator::Temporal(_)))
     }
 
     /// A text that is equal for plans whose state on disk is interchangeable.

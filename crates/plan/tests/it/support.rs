@@ -150,7 +150,7 @@ pub fn query_with(sql: &str, parameters: &[Option<SqlType>]) -> Result<QueryPlan
 
 pub fn view_plan(sql: &str, options: LowerOptions) -> Result<Plan, SqlError> {
     let plan = planner().plan_view(&*millpond_sql::parse_query(sql)?, &[])?;
-    lower(&plan.logical, options)
+    lower(&plan.logical, options).map_err(|error| plan.placed(error))
 }
 
 /// `code position message`, with `-` for no position.

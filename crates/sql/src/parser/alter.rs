@@ -30,6 +30,10 @@ impl Reader<'_> {
             "TYPE",
             "USER",
         ];
+        if self.peeks_nth(1, "SYSTEM") && self.peeks_nth(2, "ADVANCE") {
+            self.expect("ALTER SYSTEM ADVANCE CLOCK TO")?;
+            return Ok(Statement::AdvanceClock(self.expression()?));
+        }
         if let Some(kind) = OTHERS.into_iter().find(|kind| self.peeks_nth(1, kind)) {
             return Ok(self.unsupported(&format!("ALTER {kind}")));
         }
