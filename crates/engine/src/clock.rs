@@ -17,16 +17,16 @@ use crate::snapshot::Snapshot;
 /// The relation whose watermark is the time; in no catalog.
 pub(crate) const CLOCK: RelationId = RelationId(u32::MAX - 1);
 
-/// Ticks as long as the engine lives.
+/// Ticks as long as the engine lives, at once for the first time: rows may have been over while nobody was there.
 pub(crate) fn start(inner: &Arc<Inner>) -> tokio::task::AbortHandle {
     let (weak, clock) = (Arc::downgrade(inner), Arc::clone(&inner.env.clock));
     let interval = inner.config.tick_interval;
     let task = tokio::spawn(async move {
         loop {
-            clock.sleep(interval).await;
             if !tick(&weak).await {
                 return;
             }
+            clock.sleep(interval).await;
         }
     });
     task.abort_handle()

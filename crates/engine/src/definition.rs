@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millpond_catalog::{Catalog, Column, Layout, Relation, Watermark};
-use millpond_plan::{ColumnExpression, Metadata, Planner};
+use millpond_plan::{ColumnExpression, Metadata, Planner, is_proctime};
 use millpond_sql::statement::{ColumnDef, Constraint, ConstraintKind, WatermarkDef};
 use millpond_sql::{OptionEntry, OptionValue, Options};
 use millpond_types::{SqlError, SqlState, SqlType};
@@ -186,6 +186,19 @@ pub(crate) fn check_columns(
     for column in columns {
         for text in column.default.iter().chain(&column.generated) {
             let expr = millpond_sql::parse_expression(text)?;
+            if column.generated.as_ref() == Some(text) && is_proctime(&expr) {
+                if column.ty != SqlType::Timestamptz {
+                    return Err(SqlError::new(
+                        SqlState::DATATYPE_MISMATCH,
+                        format!(
+                            "column \"{}\" is of type {}, and proctime() of timestamptz",
+                            column.name, column.ty
+                        ),
+                    )
+                    .hint("Declare it timestamptz, and cast it in queries."));
+                }
+                continue;
+            }
             let planned = planner.plan_column_expression(&facts, &expr, Some((&column.name, &column.ty)))?;
             if column.default.as_ref() == Some(text) && !planned.columns.is_empty() {
                 return Err(SqlError::unsupported("cannot use column reference in DEFAULT expression"));

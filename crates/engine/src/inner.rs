@@ -188,7 +188,11 @@ impl Inner {
         {
             return Ok(Arc::clone(target));
         }
-        let target = Arc::new(Target::new(Arc::clone(relation), &self.own_planner(catalog))?);
+        let target = Arc::new(Target::new(
+            Arc::clone(relation),
+            &self.own_planner(catalog),
+            Arc::clone(&self.env.clock),
+        )?);
         self.targets.write().insert(cached, Arc::clone(&target));
         Ok(target)
     }

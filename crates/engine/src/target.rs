@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::physical_plan::PhysicalExpr;
 use millpond_catalog::{Layout, Relation, RelationKind};
+use millpond_env::Clock;
 use millpond_functions::error::from_datafusion;
-use millpond_plan::{Planner, physical};
+use millpond_plan::{Planner, is_proctime, physical};
 use millpond_types::{EventTime, RelationId, SqlError, SqlState, SqlType};
 
 use crate::shape::Shape;
@@ -74,13 +75,15 @@ pub(crate) struct Target {
     /// Where the next batch without a key goes, modulo the number of partitions.
     turn: AtomicU32,
     watermark: Option<Arc<dyn PhysicalExpr>>,
-    generated: Vec<(usize, Arc<dyn PhysicalExpr>)>,
+    /// `None` is the time at which a row is completed.
+    generated: Vec<(usize, Option<Arc<dyn PhysicalExpr>>)>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Target {
     /// # Errors
     /// Those of planning the relation's own expressions; they were checked at CREATE.
-    pub fn new(relation: Arc<Relation>, planner: &Planner) -> Result<Self, SqlError> {
+    pub fn new(relation: Arc<Relation>, planner: &Planner, clock: Arc<dyn Clock>) -> Result<Self, SqlError> {
         let declared = relation.arrow_schema();
         let facts = column_facts(&relation);
         let watermark = match relation.watermark() {
@@ -95,14 +98,28 @@ impl Target {
         for (index, column) in relation.columns.iter().enumerate() {
             if let Some(text) = &column.generated {
                 let parsed = millpond_sql::parse_expression(text)?;
+                if is_proctime(&parsed) {
+                    generated.push((index, None));
+                    continue;
+                }
                 let expression =
                     planner.plan_column_expression(&facts, &parsed, Some((&column.name, &column.ty)))?;
-                generated.push((index, physical(&expression.expr, &declared)?));
+                generated.push((index, Some(physical(&expression.expr, &declared)?)));
             }
         }
         let (key, stored) = (Key::of(&relation), stored_schema(&relation));
         let shape = Arc::new(Shape::new(&relation, planner)?);
-        Ok(Self { relation, declared, stored, key, shape, turn: AtomicU32::new(0), watermark, generated })
+        Ok(Self {
+            relation,
+            declared,
+            stored,
+            key,
+            shape,
+            turn: AtomicU32::new(0),
+            watermark,
+            generated,
+            clock,
+        })
     }
 
     pub fn layout(&self) -> &Layout {
@@ -130,8 +147,16 @@ impl Target {
             let input =
                 RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns.clone()).map_err(internal)?;
             for (index, expr) in &self.generated {
-                let value = expr.evaluate(&input).map_err(from_datafusion)?;
-                columns[*index] = value.into_array(batch.num_rows()).map_err(from_datafusion)?;
+                columns[*index] = match expr {
+                    Some(expr) => {
+                        let value = expr.evaluate(&input).map_err(from_datafusion)?;
+                        value.into_array(batch.num_rows()).map_err(from_datafusion)?
+                    }
+                    None => {
+                        let now = Int64Array::from_value(self.clock.now_micros(), batch.num_rows());
+                        compute::cast(&now, self.declared.field(*index).data_type()).map_err(internal)?
+                    }
+                };
             }
         }
         for (field, column) in self.declared.fields().iter().zip(&columns) {

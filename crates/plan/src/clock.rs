@@ -50,6 +50,21 @@ pub(crate) fn parameter(expr: &ast::Expr) -> Option<ast::Expr> {
     })
 }
 
+/// `PROCTIME()`, which is `_ingest_time` over a source, and the time of the append in a generated column.
+pub fn is_proctime(expr: &ast::Expr) -> bool {
+    let ast::Expr::Function(call) = expr else { return false };
+    let no_arguments = match &call.args {
+        ast::FunctionArguments::None => true,
+        ast::FunctionArguments::List(list) => list.args.is_empty() && list.clauses.is_empty(),
+        ast::FunctionArguments::Subquery(_) => false,
+    };
+    let name = match &call.name.0[..] {
+        [name] => name.as_ident().map(fold),
+        _ => None,
+    };
+    no_arguments && call.over.is_none() && name.as_deref() == Some("proctime")
+}
+
 /// Whether an expression of a view's query asks for the time.
 pub(crate) fn asks(expr: &Expr) -> bool {
     expr.exists(|e| Ok(matches!(e, Expr::Placeholder(_)))).unwrap_or(true)

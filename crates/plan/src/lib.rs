@@ -37,6 +37,7 @@ pub mod window;
 mod window_sql;
 
 pub use batch::{Provide, batch, replace_relations, without_late_rows};
+pub use clock::is_proctime;
 pub use column::{ColumnExpression, physical};
 pub use context::{SystemTables, config_options};
 pub use dml::{DeletePlan, InsertPlan, OnConflict, UpdatePlan};

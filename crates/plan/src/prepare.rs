@@ -23,7 +23,8 @@ pub(crate) fn prepare<T: Visit + VisitMut>(
 ) -> Result<Vec<Metadata>, SqlError> {
     let mut named = Named::default();
     let _ = Visit::visit(tree, &mut named);
-    let mut rewriter = Rewriter { named, is_source, rename_beside_wildcard, clock, depth: 0 };
+    let mut rewriter =
+        Rewriter { named, is_source, rename_beside_wildcard, clock, depth: 0, of_source: Vec::new() };
     match VisitMut::visit(tree, &mut rewriter) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => {
@@ -49,6 +50,7 @@ impl Visitor for Named {
             _ => None,
         };
         self.metadata.extend(ident.and_then(|i| Metadata::of(&fold(i))));
+        self.metadata.extend(clock::is_proctime(expr).then_some(Metadata::IngestTime));
         ControlFlow::Continue(())
     }
 
@@ -66,6 +68,8 @@ struct Rewriter<'a> {
     /// now() is that of the log.
     clock: bool,
     depth: usize,
+    /// Of each SELECT around what is visited, whether FROM is one source and nothing else.
+    of_source: Vec<bool>,
 }
 
 fn refuse(what: &str, hint: &str, span: sqlparser::tokenizer::Span) -> ControlFlow<SqlError> {
@@ -120,8 +124,17 @@ impl VisitorMut for Rewriter<'_> {
         if let Err(error) = self.hide_metadata(select) {
             return ControlFlow::Break(error);
         }
+        self.of_source.push(match &select.from[..] {
+            [from] if from.joins.is_empty() => self.factor(&from.relation).is_some_and(|(_, source)| source),
+            _ => false,
+        });
         self.name_outputs(select);
         literals::type_outputs(select);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _select: &mut ast::Select) -> ControlFlow<SqlError> {
+        self.of_source.pop();
         ControlFlow::Continue(())
     }
 
@@ -161,6 +174,18 @@ impl VisitorMut for Rewriter<'_> {
             && idents.len() > 2
         {
             idents.drain(..idents.len() - 2);
+        }
+        if clock::is_proctime(expr) {
+            use ast::Spanned;
+            if self.of_source.last() != Some(&true) {
+                return refuse(
+                    "PROCTIME() where FROM is not one source",
+                    "It is the time at which a source's row was appended: write (SELECT *, PROCTIME() AS p FROM source), and \
+                     use p. The present time is now().",
+                    expr.span(),
+                );
+            }
+            *expr = ast::Expr::Identifier(ast::Ident::new(Metadata::IngestTime.name()));
         }
         if self.clock
             && let Some(parameter) = clock::parameter(expr)

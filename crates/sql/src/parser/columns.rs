@@ -71,6 +71,9 @@ impl Reader<'_> {
     pub(super) fn column_def(&mut self, constraints: &mut Vec<Constraint>) -> Result<ColumnDef, SqlError> {
         let ColumnName { name, position } = self.identifier()?;
         let type_position = self.position();
+        if self.accept("AS") {
+            return self.computed(name, position);
+        }
         let (ty, serial) = self.column_type()?;
         let identity = serial.then_some(Identity::Serial);
         let mut column = ColumnDef {
@@ -188,6 +191,27 @@ impl Reader<'_> {
             }
             _ => self.unexpected(),
         }
+    }
+
+    /// After `p AS`: Flink's computed columns, of which the time of processing is one that can be stored.
+    fn computed(&mut self, name: String, position: usize) -> Result<ColumnDef, SqlError> {
+        let type_position = self.position();
+        if !self.peeks("PROCTIME") {
+            return Err(SqlError::unsupported("a computed column other than PROCTIME() is not supported")
+                .hint("Write name type GENERATED ALWAYS AS (expression) STORED.")
+                .at(type_position));
+        }
+        Ok(ColumnDef {
+            name,
+            ty: SqlType::Timestamptz,
+            nullable: false,
+            default: None,
+            generated: Some(self.expression()?),
+            identity: None,
+            collation: None,
+            position,
+            type_position,
+        })
     }
 
     /// After GENERATED.
