@@ -31,12 +31,13 @@ pub use graph::{
     Sink,
 };
 pub use join::{STATE_LEFT, STATE_RIGHT};
-pub use order::STATE_ROWS;
+pub use order::asof::AsofSpec;
 pub use order::span::{ClockBound, ClockStep, Comparison, TemporalSpec, TimeSpan};
 pub use order::spec::{
     Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking,
     SortedAggregateSpec, SortedArgument, SortedCall, TopNSpec,
 };
+pub use order::{STATE_RIGHT_ROWS, STATE_ROWS};
 pub use spec::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, JoinClose,
     JoinKind, JoinSpec, MapSpec, Residual, SideClose, Spread, WindowKind, WindowSpec,

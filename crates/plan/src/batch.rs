@@ -14,6 +14,7 @@ use millpond_functions::Registry;
 use millpond_functions::error::{from_datafusion, into_datafusion};
 use millpond_types::SqlError;
 
+use crate::asof::AsofJoin;
 use crate::set_operation::SetOperation;
 use crate::window::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
 use crate::{Metadata, RelationSource, names, session, trace};
@@ -26,6 +27,9 @@ use crate::{Metadata, RelationSource, names, session, trace};
 /// XX000 only.
 pub fn batch(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
     let rewritten = plan.transform_up_with_subqueries(|plan| {
+        if let Some(join) = AsofJoin::of_plan(&plan) {
+            return join.in_batch().map(Transformed::yes);
+        }
         match (WindowTvf::of(&plan), SetOperation::of_plan(&plan)) {
             (Some(window), _) => window_in_batch(window).map(Transformed::yes),
             (None, Some(set)) => set.in_batch().map(Transformed::yes),

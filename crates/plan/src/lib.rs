@@ -9,6 +9,7 @@
 //!
 //! Not here: execution, state, sessions. This crate reads the catalog and never changes it. Begin at [`Planner`].
 
+mod asof;
 pub mod batch;
 mod clock;
 mod coercion;

@@ -8,7 +8,7 @@ use millpond_sql::{RelationName, fold, position_of};
 use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
-use crate::{Metadata, clock, literals, names, spelling};
+use crate::{Metadata, asof, clock, literals, names, spelling};
 
 /// Rewrites `tree` in place. `is_source` tells whether a name means a relation with metadata columns. With
 /// `rename_beside_wildcard`, outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'. With
@@ -124,6 +124,11 @@ impl VisitorMut for Rewriter<'_> {
         if let Err(error) = self.hide_metadata(select) {
             return ControlFlow::Break(error);
         }
+        for from in &mut select.from {
+            if let Err(error) = asof::nest(from) {
+                return ControlFlow::Break(error);
+            }
+        }
         self.of_source.push(match &select.from[..] {
             [from] if from.joins.is_empty() => self.factor(&from.relation).is_some_and(|(_, source)| source),
             _ => false,
@@ -141,11 +146,16 @@ impl VisitorMut for Rewriter<'_> {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
         use ast::Spanned;
         let span = factor.span();
+        if let TableFactor::NestedJoin { table_with_joins, .. } = factor
+            && let Err(error) = asof::nest(table_with_joins)
+        {
+            return ControlFlow::Break(error);
+        }
         if let TableFactor::Table { name, alias, args, version, with_ordinality, sample, .. } = factor {
             if version.is_some() {
                 return refuse(
-                    "FOR SYSTEM_TIME AS OF",
-                    "Join with the relation's present rows instead.",
+                    "FOR SYSTEM_TIME AS OF outside of a join",
+                    "Join with it: FROM o JOIN r FOR SYSTEM_TIME AS OF o.ts ON o.k = r.k.",
                     span,
                 );
             }

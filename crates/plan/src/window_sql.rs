@@ -18,8 +18,8 @@ use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Spanned, TableFactor};
 use sqlparser::tokenizer::Span;
 
 use crate::errors::at_opt;
-use crate::rules;
 use crate::window::{WindowKind, WindowTvf};
+use crate::{asof, rules};
 
 /// Plans windows in time; names the column of generate_series; leaves all else to DataFusion.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ impl RelationPlanner for WindowPlanner {
                     _ => Vec::new(),
                 };
                 planned(Call::new(&function.name, args, span)?.plan(context)?, alias)
+            }
+            TableFactor::NestedJoin { table_with_joins, alias: None }
+                if asof::is_marked(&table_with_joins) =>
+            {
+                planned(asof::plan(*table_with_joins, context)?, None)
             }
             TableFactor::TableFunction { expr, alias: _ } => {
                 let error = SqlError::unsupported(format!("TABLE({expr}) is not supported"))

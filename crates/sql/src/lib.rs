@@ -13,6 +13,7 @@
 //!
 //! Not here: what a name means (catalog), what an expression means (plan). Begin at [`statement`].
 
+mod asof;
 mod dialect;
 mod lexer;
 pub mod limits;

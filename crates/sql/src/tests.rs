@@ -506,7 +506,7 @@ fn data_statements_reach_the_tree() {
 #[test]
 fn nothing_is_parsed_and_then_ignored() {
     for (text, message) in [
-        ("SELECT * FROM r FOR SYSTEM_TIME AS OF x", "reading a table as of another time is not supported"),
+        ("SELECT * FROM r TIMESTAMP AS OF x", "reading a table as of another time is not supported"),
         ("SELECT * FROM (SELECT * FROM t TABLESAMPLE SYSTEM (5)) u", "TABLESAMPLE is not supported"),
         ("SELECT 1 INTO t", "SELECT INTO is not supported"),
         ("SELECT * FROM t FOR UPDATE", "a row lock (FOR UPDATE, FOR SHARE) is not supported"),

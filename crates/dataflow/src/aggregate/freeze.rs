@@ -30,7 +30,7 @@ use crate::exchange::times;
 use crate::fault::Cause;
 use crate::join::{self, STATE_LEFT, STATE_RIGHT};
 use crate::operator::Piece;
-use crate::order::{self, STATE_ROWS};
+use crate::order::{self, STATE_RIGHT_ROWS, STATE_ROWS};
 
 /// One row per group: window, key columns, then accumulators.
 pub const STATE_GROUPS: &str = "groups";
@@ -73,6 +73,8 @@ pub(crate) struct Changes {
     values: Option<FrozenValues>,
     /// Of an operator over rows in order.
     rows: Option<order::FrozenRows>,
+    /// Of the right side of an ASOF join.
+    right_rows: Option<order::FrozenRows>,
 }
 
 /// What changed in one state of one node since the last freeze: copied, not yet encoded.
@@ -108,19 +110,29 @@ impl Changes {
                 frozen.push(Frozen { node, state, rows, content: Content::Side(changed) });
             }
         }
-        if let Some(changed) = self.rows {
-            let rows = changed.len();
-            frozen.push(Frozen { node, state: STATE_ROWS, rows, content: Content::Ordered(changed) });
+        for (state, changed) in [(STATE_ROWS, self.rows), (STATE_RIGHT_ROWS, self.right_rows)] {
+            if let Some(changed) = changed {
+                let rows = changed.len();
+                frozen.push(Frozen { node, state, rows, content: Content::Ordered(changed) });
+            }
         }
         frozen
     }
 
     /// Adds the rows of an ordered state.
     pub(crate) fn rows(&mut self, rows: order::FrozenRows) {
-        match &mut self.rows {
-            Some(known) => known.append(rows),
-            None => self.rows = Some(rows),
-        }
+        add(&mut self.rows, rows);
+    }
+
+    pub(crate) fn right_rows(&mut self, rows: order::FrozenRows) {
+        add(&mut self.right_rows, rows);
+    }
+}
+
+fn add(known: &mut Option<order::FrozenRows>, rows: order::FrozenRows) {
+    match known {
+        Some(known) => known.append(rows),
+        None => *known = Some(rows),
     }
 }
 

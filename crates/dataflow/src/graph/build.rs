@@ -15,9 +15,10 @@ use crate::operator::Built;
 use crate::operator::map::Map;
 use crate::operator::repeat::Repeat;
 use crate::operator::window::Windows;
+use crate::order::asof::AsofSpec;
 use crate::order::span::TemporalSpec;
 use crate::order::spec::{OverSpec, SortedAggregateSpec, TopNSpec};
-use crate::order::{over, sorted, temporal, top_n};
+use crate::order::{asof, over, sorted, temporal, top_n};
 use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, WindowSpec};
 
 impl Graph {
@@ -175,6 +176,22 @@ impl Graph {
         let source = source.into();
         let built = over::build(&self.source_schema(source)?, &spec, self.shards)?;
         Ok(self.add_keyed("over", vec![source], built, None, spec.schema))
+    }
+
+    /// Each row of the left source with the nearest one of the right.
+    ///
+    /// # Errors
+    /// 0A000 for a type that cannot be ordered; XX000 if the specification contradicts the sources.
+    pub fn add_asof(
+        &mut self,
+        left: impl Into<NodeId>,
+        right: impl Into<NodeId>,
+        spec: &AsofSpec,
+    ) -> Result<NodeId, SqlError> {
+        let (left, right) = (left.into(), right.into());
+        let schemas = [self.source_schema(left)?, self.source_schema(right)?];
+        let built = asof::build(&schemas, spec, self.shards)?;
+        Ok(self.add_keyed("asof join", vec![left, right], built, None, Arc::clone(&spec.schema)))
     }
 
     /// Rows while they are valid by the clock: a node that gives no rows and whose watermark is the time.

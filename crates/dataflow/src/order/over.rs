@@ -92,7 +92,7 @@ pub(crate) fn build(input: &SchemaRef, spec: &OverSpec, shards: usize) -> Result
         Box::new(Over { store, shape: Arc::clone(&shape), changes, cursor: 0, ready })
     };
     let shards = (0..shards).map(operator).collect();
-    Ok(Built { routers: vec![Arc::new(OrderRouter(codec))], shards, states: &ORDER_STATES })
+    Ok(Built { routers: vec![Arc::new(OrderRouter::of(codec, 0))], shards, states: &ORDER_STATES })
 }
 
 /// Rows before or after the epoch, each as often as it is there, in parts that know nothing of each other.

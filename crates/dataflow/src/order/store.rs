@@ -201,15 +201,22 @@ impl Store {
     }
 
     pub(super) fn freeze(&mut self, changes: &mut FrozenChanges) {
+        if let Some(rows) = self.frozen() {
+            changes.rows(rows);
+        }
+    }
+
+    /// What has changed since the last freeze.
+    pub(super) fn frozen(&mut self) -> Option<FrozenRows> {
         let mut keys = std::mem::take(&mut self.dirty);
         self.distinct = 0;
         keys.sort_unstable();
         keys.dedup();
         if keys.is_empty() {
-            return;
+            return None;
         }
         let weights = keys.iter().map(|key| self.rows.get(key).map_or(0, |entry| entry.now)).collect();
-        changes.rows(FrozenRows { codec: Arc::clone(&self.codec), keys, weights });
+        Some(FrozenRows { codec: Arc::clone(&self.codec), keys, weights })
     }
 
     pub(super) fn restore(
@@ -293,12 +300,19 @@ impl FrozenRows {
 }
 
 /// Puts the columns of a delta in the order in which rows hold them.
-pub(super) struct OrderRouter(pub(super) Arc<Codec>);
+pub(super) struct OrderRouter(Arc<Codec>, usize);
+
+impl OrderRouter {
+    /// Of an operator's source of that number.
+    pub(super) fn of(codec: Arc<Codec>, port: usize) -> Self {
+        Self(codec, port)
+    }
+}
 
 impl Router for OrderRouter {
     fn route(&self, delta: &Delta, _out: &mut Output) -> Result<Piece, Cause> {
         let columns: Vec<_> = self.0.stored.iter().map(|c| Arc::clone(delta.batch.column(*c))).collect();
         let hashes = self.0.hashes(&columns, delta.rows())?;
-        Ok(Piece { port: 0, columns, weights: delta.weights().map(Arc::from), hashes })
+        Ok(Piece { port: self.1, columns, weights: delta.weights().map(Arc::from), hashes })
     }
 }

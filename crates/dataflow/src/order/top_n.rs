@@ -77,7 +77,7 @@ pub(crate) fn build(input: &SchemaRef, spec: &TopNSpec, shards: usize) -> Result
         })
     };
     let shards = (0..shards).map(operator).collect();
-    Ok(Built { routers: vec![Arc::new(OrderRouter(codec))], shards, states: &ORDER_STATES })
+    Ok(Built { routers: vec![Arc::new(OrderRouter::of(codec, 0))], shards, states: &ORDER_STATES })
 }
 
 /// The rows that a walk found, and where it ended.

@@ -1,5 +1,6 @@
 //! Operators against a naive evaluator, and worked traces.
 
+mod asof;
 mod bounded_joins;
 mod harness;
 mod joins;

@@ -1,10 +1,10 @@
-//! Filters on now().
+//! Filters on now(), and ASOF joins.
 
 use std::sync::Arc;
 
-use millpond_dataflow::{ClockBound, ClockStep, Comparison, TemporalSpec, TimeSpan};
+use millpond_dataflow::{AsofSpec, ClockBound, ClockStep, Comparison, TemporalSpec, TimeSpan};
 use millpond_functions::window::Tumble;
-use millpond_plan::incremental::{self, Node, Temporal};
+use millpond_plan::incremental::{self, Asof, Node, Temporal};
 use millpond_types::SqlError;
 
 pub(super) fn filter(filter: &Temporal, source: &Node, node: &Node) -> Result<TemporalSpec, SqlError> {
@@ -20,16 +20,32 @@ fn span(span: &incremental::TimeSpan) -> Result<TimeSpan, SqlError> {
     let bounds = span.bounds.iter().map(|bound| {
         Ok(ClockBound {
             time: bound.time,
-            comparison: match bound.comparison {
-                incremental::Comparison::Less => Comparison::Less,
-                incremental::Comparison::LessOrEqual => Comparison::LessOrEqual,
-                incremental::Comparison::Greater => Comparison::Greater,
-                incremental::Comparison::GreaterOrEqual => Comparison::GreaterOrEqual,
-            },
+            comparison: comparison(bound.comparison),
             clock: bound.clock.iter().map(step).collect::<Result<_, SqlError>>()?,
         })
     });
     Ok(TimeSpan { conditions: span.conditions.clone(), bounds: bounds.collect::<Result<_, SqlError>>()? })
+}
+
+pub(super) fn asof(join: &Asof, sources: [&Node; 2], node: &Node) -> AsofSpec {
+    AsofSpec {
+        keys: join.keys.clone(),
+        times: join.times,
+        comparison: comparison(join.comparison),
+        outer: join.outer,
+        append_only: sources.map(|source| source.append_only),
+        output: join.output.clone(),
+        schema: Arc::clone(&node.schema),
+    }
+}
+
+fn comparison(comparison: incremental::Comparison) -> Comparison {
+    match comparison {
+        incremental::Comparison::Less => Comparison::Less,
+        incremental::Comparison::LessOrEqual => Comparison::LessOrEqual,
+        incremental::Comparison::Greater => Comparison::Greater,
+        incremental::Comparison::GreaterOrEqual => Comparison::GreaterOrEqual,
+    }
 }
 
 fn step(step: &incremental::ClockStep) -> Result<ClockStep, SqlError> {

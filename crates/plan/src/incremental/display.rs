@@ -73,6 +73,10 @@ impl Plan {
                 "the state of the top-N grows with the number of groups".to_owned(),
                 "Keep the number of groups small.".to_owned(),
             )),
+            Operator::Asof(_) => Some((
+                "the state of the ASOF join grows with the rows of both sides".to_owned(),
+                "A filter on now() on both sides lets old rows go.".to_owned(),
+            )),
             Operator::Over(_) => Some((
                 "the state of the window functions grows with the number of rows".to_owned(),
                 "Filter the rows that are asked for, or number them and keep the first few.".to_owned(),
@@ -260,6 +264,26 @@ impl Printer<'_> {
                 let calls = over.calls.iter().map(|call| self.over_call(node, call));
                 write!(f, ": {}", calls.collect::<Vec<_>>().join(", "))
             }
+            Operator::Asof(asof) => {
+                let right = &self.plan.nodes[node.inputs[1]].schema;
+                let kind = if asof.outer { "left " } else { "" };
+                write!(f, "Asof {kind}join on ")?;
+                for (left, key) in &asof.keys {
+                    write!(f, "{} = {} AND ", self.input_name(node, *left), right.field(*key).name())?;
+                }
+                let (left, time) = asof.times;
+                write!(
+                    f,
+                    "{} {} {}",
+                    self.input_name(node, left),
+                    asof.comparison,
+                    right.field(time).name()
+                )?;
+                if self.verbose {
+                    write!(f, ": {:?}", asof.output)?;
+                }
+                Ok(())
+            }
             Operator::Temporal(temporal) => {
                 let input = &self.plan.nodes[node.inputs[0]].schema;
                 write!(f, "Temporal WHERE {}", temporal.text(input))?;
@@ -446,6 +470,7 @@ impl Printer<'_> {
                 return vec![kept.to_owned()];
             }
             Operator::Over(_) => return vec!["state: every row, never freed".to_owned()],
+            Operator::Asof(_) => return vec!["state: every row of both sides, never freed".to_owned()],
             Operator::Temporal(_) => {
                 return vec!["state: rows that will come or go, freed when they have".to_owned()];
             }

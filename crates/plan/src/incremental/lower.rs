@@ -21,6 +21,7 @@ use super::{
     Aggregate, AggregateCall, HopAggregate, HopColumn, Input, InputColumn, Map, Node, NodeId, Operator, Plan,
     SortedAggregate, Window, WindowClose,
 };
+use crate::asof::AsofJoin;
 use crate::rules::without_alias;
 use crate::set_operation::SetOperation;
 use crate::trace;
@@ -125,6 +126,9 @@ impl Lowering {
             LogicalPlan::Sort(sort) => self.sort(sort),
             LogicalPlan::Window(window) => self.over(window),
             LogicalPlan::Join(join) => self.join(join),
+            other if AsofJoin::of_plan(other).is_some() => {
+                self.asof(AsofJoin::of_plan(other).expect("just seen"))
+            }
             other => match (WindowTvf::of(other), SetOperation::of_plan(other)) {
                 (Some(window), _) => self.window(window, threaded),
                 (None, Some(set)) => self.set_operation(set),

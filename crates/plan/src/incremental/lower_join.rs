@@ -43,10 +43,10 @@ impl SingleRows {
 }
 
 /// One input of a join: a node, and where it has the columns of the logical plan and the keys.
-struct Side {
-    node: NodeId,
-    columns: Vec<usize>,
-    keys: Vec<usize>,
+pub(super) struct Side {
+    pub(super) node: NodeId,
+    pub(super) columns: Vec<usize>,
+    pub(super) keys: Vec<usize>,
 }
 
 /// What is asked of a pair: equal keys, and the rest.
@@ -207,7 +207,7 @@ impl Lowering {
     }
 
     /// A node with the pending columns and these keys, and nothing else.
-    fn side(&mut self, pending: Pending, keys: Vec<(String, Expr)>) -> Result<Side, SqlError> {
+    pub(super) fn side(&mut self, pending: Pending, keys: Vec<(String, Expr)>) -> Result<Side, SqlError> {
         let mut wanted: Vec<(String, Expr)> = Vec::new();
         let mut slot = |named: &(String, Expr)| {
             wanted.iter().position(|(_, e)| *e == named.1).unwrap_or_else(|| {
@@ -236,7 +236,7 @@ impl Lowering {
         }
     }
 
-    fn pair(&self, sides: &[Side; 2]) -> SchemaRef {
+    pub(super) fn pair(&self, sides: &[Side; 2]) -> SchemaRef {
         let mut unique = Names::default();
         let fields = sides.iter().flat_map(|side| self.nodes[side.node].schema.fields());
         let fields: Vec<Field> =

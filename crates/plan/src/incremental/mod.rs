@@ -13,6 +13,7 @@
 mod display;
 mod grouping;
 mod lower;
+mod lower_asof;
 mod lower_join;
 mod lower_order;
 mod order;
@@ -78,6 +79,7 @@ pub enum Operator {
     Over(Over),
     Repeat(Repeat),
     Temporal(Temporal),
+    Asof(Asof),
 }
 
 /// The deltas of a relation of the catalog.
@@ -234,6 +236,22 @@ pub struct Join {
     /// The left input's columns and the right's, under unique names.
     pub pair: SchemaRef,
     /// Columns of `pair`.
+    pub output: Vec<usize>,
+}
+
+/// Each left row with the right row of an equal key that is nearest in time: the last one before it, or the first one behind. Of
+/// right rows of one time the one that is nearest by all other columns is taken. Output columns: those of the left input, then
+/// of the right.
+#[derive(Clone, Debug)]
+pub struct Asof {
+    /// Columns of the left and of the right input, of equal types; NULL equals nothing.
+    pub keys: Vec<(usize, usize)>,
+    pub times: (usize, usize),
+    /// The left time is less (…) than the right one.
+    pub comparison: Comparison,
+    /// Left rows without a match stay, with NULLs.
+    pub outer: bool,
+    /// Columns of the left input, then those of the right.
     pub output: Vec<usize>,
 }
 

@@ -13,6 +13,7 @@ use sqlparser::ast;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
+use crate::asof::with_match_conditions;
 use crate::dialect::MillpondDialect;
 use crate::lexer::{Source, lex};
 use crate::limits::{ATTEMPTS_PER_TOKEN, RECURSION_MAX, check_depth, too_deep, with_stack};
@@ -40,7 +41,7 @@ pub(crate) fn each<T>(
     let mut results = Vec::with_capacity(ranges.len());
     for range in ranges {
         let dialect = MillpondDialect::with_attempts(range.len() as u64 * ATTEMPTS_PER_TOKEN + 1000);
-        let tokens = lexed.take(range.clone());
+        let tokens = with_match_conditions(lexed.take(range.clone()));
         let parser =
             Parser::new(&dialect).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens);
         let mut reader = Reader { source: &lexed.source, end: range.end, parser };

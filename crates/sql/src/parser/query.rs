@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 
 use millpond_types::SqlError;
 use sqlparser::ast::{
-    Delete, Insert, Query, Select, SelectItem, SetExpr, Spanned, Statement, TableFactor, Update, Visit,
-    Visitor,
+    Delete, Insert, Query, Select, SelectItem, SetExpr, Spanned, Statement, TableFactor, TableVersion,
+    Update, Visit, Visitor,
 };
 
 use crate::lexer::syntax_error_near;
@@ -92,7 +92,10 @@ impl Visitor for Refuse {
                 with_hints, version, partitions, json_path, sample, index_hints, ..
             } => {
                 let hints = !with_hints.is_empty() || !index_hints.is_empty();
-                refuse(version.is_some(), "reading a table as of another time", "Read it as it is now.")
+                // A join may name a version by a time of its rows; the planner refuses it elsewhere.
+                let other =
+                    version.as_ref().is_some_and(|v| !matches!(v, TableVersion::ForSystemTimeAsOf(_)));
+                refuse(other, "reading a table as of another time", "Read it as it is now.")
                     .or_else(|| refuse(sample.is_some(), "TABLESAMPLE", "Filter by random()."))
                     .or_else(|| refuse(hints, "a table hint", ""))
                     .or_else(|| {
