@@ -92,6 +92,7 @@ pub async fn live(seed: u64, options: &Options) -> Result<Life, String> {
         skip_retraction: options.skip_retraction,
         journal_file_bytes: [3_000, 30_000, 256 << 20][rng.random_range(0..3)],
         local_retention: Some(Duration::ZERO),
+        movable_clock: true,
         background: false,
         ..EngineConfig::default()
     };
@@ -187,7 +188,8 @@ impl World {
             50..62 => self.update_table().await,
             62..72 => self.delete_table().await,
             72..82 => self.change_keyless().await,
-            82..88 => self.transaction().await,
+            82..86 => self.transaction().await,
+            86..88 => self.pass_time().await,
             88..91 => self.create_view().await,
             91 => self.alter().await,
             92..94 => {
@@ -201,6 +203,14 @@ impl World {
 
     fn drew(&mut self, rule: &'static str) {
         *self.life.rules.entry(rule).or_default() += 1;
+    }
+
+    /// now() of the views comes nearer to the rows' times, or passes them.
+    async fn pass_time(&mut self) -> Result<(), String> {
+        self.drew("time passes");
+        let millis = self.clock + self.rng.random_range(-20_000..20_000);
+        let to = format!("timestamptz '2026-01-01 00:00:00+00' + INTERVAL '{millis} milliseconds'");
+        self.sql(&format!("ALTER SYSTEM ADVANCE CLOCK TO {to}")).await.map(|_| ())
     }
 
     /// A view and those that read it stand still for a while, and are built again.

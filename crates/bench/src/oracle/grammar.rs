@@ -52,6 +52,9 @@ impl World {
         let filter = self.filter(&columns);
         // Few relations have a time, and many rules are about it.
         let timed = columns.iter().any(|c| c.1 == Kind::Time) && self.rng.random_bool(0.4);
+        if timed && self.rng.random_bool(0.25) {
+            return (self.recent(&name, &columns), columns, false);
+        }
         let rule = if timed { [4, 4, 9][self.rng.random_range(0..3)] } else { self.rng.random_range(0..10) };
         match rule {
             9 if columns.iter().any(|c| c.1 == Kind::Time) => self.session(&name, &columns, &filter),
@@ -183,6 +186,9 @@ impl World {
         use Kind::Number;
         if self.rng.random_bool(0.15) {
             return self.bounded_join();
+        }
+        if self.rng.random_bool(0.1) {
+            return self.join_as_of();
         }
         let (a, b) = (self.side("a"), self.side("b"));
         let key = format!("{} = {}", self.of(&a, Number), self.of(&b, Number));
@@ -330,6 +336,52 @@ impl World {
             _ => format!("SELECT a.k, b.v AS n, b.ts FROM s AS a {kind}JOIN {sides} ON a.k = b.k AND {near}"),
         };
         (query, columns)
+    }
+
+    /// Each row with the newest one of its key that is not newer, or the like.
+    fn join_as_of(&mut self) -> (String, Vec<(&'static str, Kind)>) {
+        let columns = vec![("k", Kind::Number), ("n", Kind::Number), ("ts", Kind::Time)];
+        let below = self.rng.random_range(10..90);
+        let left = ["", "LEFT "][self.rng.random_range(0..2)];
+        if self.rng.random_bool(0.3) {
+            self.drew("temporal join");
+            let query = format!(
+                "SELECT a.k, b.v AS n, a.ts FROM (SELECT * FROM s WHERE v < {below}) AS a {left}JOIN s FOR SYSTEM_TIME AS OF a.ts AS b ON a.k = b.k"
+            );
+            return (query, columns);
+        }
+        self.drew("asof join");
+        let order = [">=", ">", "<=", "<"][self.rng.random_range(0..4)];
+        // Views with a time change; the source does not.
+        let timed = self.views.iter().filter(|view| {
+            view.columns.iter().any(|c| *c == ("ts", Kind::Time))
+                && view.columns.iter().any(|c| *c == ("k", Kind::Number))
+        });
+        let timed: Vec<String> = timed.filter(|view| view.windowed).map(|view| view.name.clone()).collect();
+        let right = match timed.is_empty() || self.rng.random_bool(0.5) {
+            true => "s".to_owned(),
+            false => timed[self.rng.random_range(0..timed.len())].clone(),
+        };
+        let query = format!(
+            "SELECT a.k, b.k AS n, b.ts FROM (SELECT * FROM s WHERE v < {below}) AS a ASOF {left}JOIN {right} AS b ON a.k = b.k AND a.ts {order} b.ts"
+        );
+        (query, columns)
+    }
+
+    /// Rows that come and go as time passes.
+    fn recent(&mut self, name: &str, columns: &[(&'static str, Kind)]) -> String {
+        self.drew("filter on now()");
+        let (time, number) = (self.column(columns, Kind::Time), self.column(columns, Kind::Number));
+        let span = self.rng.random_range(1..30);
+        let condition = match self.rng.random_range(0..6) {
+            0 => format!("{time} > now() - INTERVAL '{span} seconds'"),
+            1 => format!("{time} <= now()"),
+            2 => format!("{time} BETWEEN now() - INTERVAL '{span} seconds' AND now() + INTERVAL '5 seconds'"),
+            3 => format!("{time} >= now() OR {number} < {span}"),
+            4 => format!("{number} > {span} AND NOT {time} < now() - INTERVAL '{span} seconds'"),
+            _ => format!("{time} + INTERVAL '{span} seconds' < now() AND {number} IS NOT NULL"),
+        };
+        format!("SELECT * FROM {name} WHERE {condition}")
     }
 
     /// Sessions over anything that has a time, counted or row by row.
