@@ -15,6 +15,7 @@ pub(crate) fn as_calls(expr: &mut ast::Expr) {
         ast::Expr::Function(function) => {
             positional_interval(function);
             whole_match(function);
+            order_once(function);
             None
         }
         _ => None,
@@ -55,6 +56,21 @@ fn interval_by_cast(interval: &ast::Interval) -> Option<ast::Expr> {
         array: false,
         format: None,
     })
+}
+
+/// `f(x ORDER BY a DESC, a)`: what a key has ordered, a second one of the same expression orders no further, and DataFusion
+/// counts it in one place and not in another.
+fn order_once(function: &mut ast::Function) {
+    let ast::FunctionArguments::List(list) = &mut function.args else { return };
+    for clause in &mut list.clauses {
+        let ast::FunctionArgumentClause::OrderBy(keys) = clause else { continue };
+        let mut seen: Vec<ast::Expr> = Vec::with_capacity(keys.len());
+        keys.retain(|key| {
+            let first = !seen.contains(&key.expr);
+            seen.push(key.expr.clone());
+            first
+        });
+    }
 }
 
 /// `\\&` in the replacement of regexp_replace is the whole match, which DataFusion knows as `\\0`.

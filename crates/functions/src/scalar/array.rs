@@ -8,6 +8,7 @@ use arrow::datatypes::*;
 use arrow::row::{RowConverter, SortField};
 use millpond_types::{SqlError, SqlState, SqlType};
 
+use super::common::common_type;
 use super::{Function, Kind, Values, assignable, rows};
 use crate::error::from_arrow;
 use crate::kernel::Side;
@@ -52,15 +53,16 @@ fn array_and_dimension(types: &[SqlType]) -> Option<Vec<SqlType>> {
     }
 }
 
+/// Both sides are brought to one type, as operands of `=` are.
 fn array_and_element(types: &[SqlType]) -> Option<Vec<SqlType>> {
-    match types {
-        [array @ SqlType::Array(element), wanted]
-            if assignable(wanted, element) || element.is_integer() && wanted.is_integer() =>
-        {
-            Some(vec![array.clone(), element.as_ref().clone()])
-        }
-        _ => None,
+    let [array @ SqlType::Array(element), wanted] = types else { return None };
+    let whole = |ty: &SqlType| ty.is_integer() || *ty == SqlType::Oid;
+    let literal = matches!(wanted, SqlType::Text | SqlType::Unknown);
+    if literal || wanted == element.as_ref() || (*element.as_ref() == SqlType::Oid && whole(wanted)) {
+        return Some(vec![array.clone(), element.as_ref().clone()]);
     }
+    let common = common_type(&[element.as_ref().clone(), wanted.clone()])?;
+    Some(vec![SqlType::Array(Box::new(common.clone())), common])
 }
 
 fn fill_arguments(types: &[SqlType]) -> Option<Vec<SqlType>> {
