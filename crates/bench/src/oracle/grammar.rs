@@ -354,8 +354,7 @@ impl World {
         let order = [">=", ">", "<=", "<"][self.rng.random_range(0..4)];
         // Views with a time change; the source does not.
         let timed = self.views.iter().filter(|view| {
-            view.columns.iter().any(|c| *c == ("ts", Kind::Time))
-                && view.columns.iter().any(|c| *c == ("k", Kind::Number))
+            view.columns.contains(&("ts", Kind::Time)) && view.columns.contains(&("k", Kind::Number))
         });
         let timed: Vec<String> = timed.filter(|view| view.windowed).map(|view| view.name.clone()).collect();
         let right = match timed.is_empty() || self.rng.random_bool(0.5) {

@@ -2,4 +2,5 @@
 //! PostgreSQL 15.
 
 mod expressions;
+mod page;
 mod session;
