@@ -90,6 +90,7 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                 let spec = join_spec(join, [source_node(0), source_node(1)], node)?;
                 graph.add_join(source(0), source(1), &spec)?
             }
+            Operator::OneRow => one_row(graph, node)?,
             Operator::Union => {
                 let sources: Vec<NodeId> = node.inputs.iter().map(|n| nodes[*n]).collect();
                 graph.add_union(&sources)?
@@ -110,6 +111,26 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
     let root = *nodes.last().ok_or_else(|| SqlError::internal("a plan has no nodes"))?;
     graph.add_output(root)?;
     Ok(Rendered { inputs, nodes })
+}
+
+/// A count of the rows of an input that nobody feeds.
+fn one_row(graph: &mut Graph, node: &Node) -> Result<NodeId, SqlError> {
+    let nothing = graph.add_input(Arc::clone(&node.schema));
+    let count = AggregateCall {
+        function: AggregateFunction::CountStar,
+        argument: None,
+        filter: None,
+        result: DataType::Int64,
+    };
+    let spec = AggregateSpec {
+        keys: Vec::new(),
+        calls: vec![count],
+        append_only: true,
+        close: None,
+        global: true,
+        schema: Arc::clone(&node.schema),
+    };
+    graph.add_aggregate(nothing, spec)
 }
 
 fn map_spec(map: &incremental::Map, source: &Node, node: &Node) -> Result<MapSpec, SqlError> {

@@ -252,6 +252,7 @@ impl Printer<'_> {
                 }
                 Ok(())
             }
+            Operator::OneRow => f.write_str("OneRow"),
             Operator::Union => f.write_str("Union"),
             Operator::TopN(top) => {
                 f.write_str("TopN ")?;

@@ -122,6 +122,8 @@ impl Lowering {
                 self.aggregate(&distinct.map_err(from_datafusion)?)
             }
             LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::EmptyRelation(empty) => self.empty_relation(empty),
+            LogicalPlan::Values(values) => self.values(values),
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Sort(sort) => self.sort(sort),
             LogicalPlan::Window(window) => self.over(window),
@@ -692,9 +694,6 @@ fn refusal(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Unnest(_) => ("unnest", "Unnest when the view is read."),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "Use it in the SELECT that reads the view."),
         LogicalPlan::Subquery(_) => ("a subquery of this form", SUBQUERY_HINT),
-        LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-            ("a query without a relation", "Name a source, table or view in FROM.")
-        }
         _ => (
             "this construct",
             "Use projections, filters, joins, aggregates, windows in time, window functions, LIMIT and set operations.",

@@ -16,6 +16,7 @@ mod lower;
 mod lower_asof;
 mod lower_join;
 mod lower_order;
+mod lower_values;
 mod order;
 mod single_row;
 mod sorted;
@@ -73,6 +74,8 @@ pub enum Operator {
     SortedAggregate(SortedAggregate),
     Window(Window),
     Join(Join),
+    /// One row that is there from the beginning: a SELECT without FROM. Its only column means nothing.
+    OneRow,
     /// UNION ALL of inputs with equal column types.
     Union,
     TopN(TopN),

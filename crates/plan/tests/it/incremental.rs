@@ -170,7 +170,6 @@ fn what_has_no_operator_yet_is_refused_by_name() {
         ("SELECT string_agg(channel, ',') OVER (ORDER BY price) FROM bid", of("string_agg OVER")),
         ("SELECT price FROM bid OFFSET 3", of("OFFSET without LIMIT")),
         ("SELECT approx_median(price) FROM bid", of("the aggregate approx_median")),
-        ("SELECT 1 AS x", of("a query without a relation")),
         (
             "SELECT id FROM acc WHERE n NOT IN (SELECT k FROM ev WHERE ev.v = acc.balance)",
             of("NOT IN with a subquery that may give NULL and names columns from outside"),
