@@ -169,7 +169,21 @@ impl World {
             SessionInfo { user: "oracle".into(), database: "millpond".into(), ..SessionInfo::default() };
         self.session = Some(engine.session(info).map_err(|e| e.to_string())?);
         self.engine = Some(engine);
-        Ok(())
+        self.built().await
+    }
+
+    /// Waits until views that were not in the checkpoint are there again: on a busy machine that takes its time.
+    async fn built(&mut self) -> Result<(), String> {
+        for _ in 0..120_000 {
+            let status = self.engine.as_ref().map(Engine::status);
+            let building =
+                |relation: &RelationStatus| matches!(relation.state, RelationState::Building { .. });
+            if !status.is_some_and(|status| status.relations.iter().any(building)) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Err("a view is not built again within two minutes".to_owned())
     }
 
     async fn sql(&mut self, sql: &str) -> Result<Vec<Vec<String>>, String> {
@@ -224,7 +238,8 @@ impl World {
             2 => self.insert_source().await?,
             _ => self.update_table().await?,
         }
-        self.sql(&format!("ALTER MATERIALIZED VIEW {name} RESUME")).await.map(|_| ())
+        self.sql(&format!("ALTER MATERIALIZED VIEW {name} RESUME")).await?;
+        self.built().await
     }
 
     async fn alter(&mut self) -> Result<(), String> {

@@ -30,7 +30,7 @@ pub(crate) fn in_batch(window: &WindowTvf, gap_us: i64) -> Result<LogicalPlan> {
         };
         let whole = (WindowFrameBound::Preceding(ScalarValue::UInt64(None)), WindowFrameBound::CurrentRow);
         let function = WindowFunctionDefinition::WindowUDF(function);
-        Ok(over(window, function, time.clone(), whole).alias(named(name)))
+        Ok(over(window, function, time.clone(), WindowFrameUnits::Rows, whole).alias(named(name)))
     };
     let plan = LogicalPlanBuilder::from(Arc::clone(window.input()))
         .filter(time.clone().is_not_null())?
@@ -47,7 +47,8 @@ pub(crate) fn in_batch(window: &WindowTvf, gap_us: i64) -> Result<LogicalPlan> {
             return internal_err!("there is no {name}");
         };
         let function = WindowFunctionDefinition::AggregateUDF(function);
-        Ok(over(window, function, of(argument), frame).alias(named(name)))
+        // With all rows of the same time: which of them was the first or the last is forgotten between the two passes.
+        Ok(over(window, function, of(argument), WindowFrameUnits::Range, frame).alias(named(name)))
     };
     let so_far = (WindowFrameBound::Preceding(ScalarValue::UInt64(None)), WindowFrameBound::CurrentRow);
     let from_here = (WindowFrameBound::CurrentRow, WindowFrameBound::Following(ScalarValue::UInt64(None)));
@@ -61,11 +62,12 @@ fn over(
     window: &WindowTvf,
     function: WindowFunctionDefinition,
     argument: Expr,
+    units: WindowFrameUnits,
     (start, end): (WindowFrameBound, WindowFrameBound),
 ) -> Expr {
     let mut call = WindowFunction::new(function, vec![argument]);
     call.params.partition_by = window.partition().to_vec();
     call.params.order_by = vec![window.time_column().clone().sort(true, false)];
-    call.params.window_frame = WindowFrame::new_bounds(WindowFrameUnits::Rows, start, end);
+    call.params.window_frame = WindowFrame::new_bounds(units, start, end);
     Expr::WindowFunction(Box::new(call))
 }
