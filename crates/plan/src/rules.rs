@@ -95,7 +95,9 @@ fn union_fields(plan: LogicalPlan) -> Result<LogicalPlan> {
         let LogicalPlan::Union(union) = plan else { return plan.recompute_schema().map(Transformed::yes) };
         let fields = union.schema.iter().enumerate().map(|(at, (qualifier, field))| {
             let said = union.inputs.iter().flat_map(|input| input.schema().field(at).metadata().clone());
-            (qualifier.cloned(), Arc::new(field.as_ref().clone().with_metadata(said.collect())))
+            let nullable = union.inputs.iter().any(|input| input.schema().field(at).is_nullable());
+            let field = field.as_ref().clone().with_metadata(said.collect()).with_nullable(nullable);
+            (qualifier.cloned(), Arc::new(field))
         });
         let schema = DFSchema::new_with_metadata(fields.collect(), union.schema.metadata().clone())?;
         let union = datafusion::logical_expr::Union { inputs: union.inputs, schema: Arc::new(schema) };
@@ -106,7 +108,8 @@ fn union_fields(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// An analyzed plan, simplified.
 pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
-    OPTIMIZER.optimize(plan, &optimizer_context(), |_, _| {})
+    // Of a subquery that has become a join, what was never NULL may be.
+    union_fields(OPTIMIZER.optimize(plan, &optimizer_context(), |_, _| {})?)
 }
 
 /// An analyzed plan with its constants folded, and otherwise as it was.
