@@ -133,7 +133,31 @@ fn guard(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
 /// Whether an expression divides, or casts to something that may refuse what it reads, or calls a function that is not
 /// defined everywhere.
 fn is_partial(expr: &Expr) -> bool {
-    const PARTIAL: [&str; 6] = ["sqrt", "ln", "log", "log10", "power", "mod"];
+    const PARTIAL: [&str; 23] = [
+        "sqrt",
+        "ln",
+        "log",
+        "log10",
+        "power",
+        "mod",
+        "exp",
+        "factorial",
+        "gcd",
+        "lcm",
+        "width_bucket",
+        "make_date",
+        "make_time",
+        "make_timestamp",
+        "make_timestamptz",
+        "make_interval",
+        "to_date",
+        "to_timestamp",
+        "to_number",
+        "chr",
+        "decode",
+        "jsonb_set",
+        "jsonb_insert",
+    ];
     expr.exists(|expr| {
         Ok(match expr {
             Expr::ScalarFunction(ScalarFunction { func, .. }) => {

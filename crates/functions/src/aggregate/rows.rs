@@ -169,6 +169,7 @@ impl AggregateUDFImpl for OfRows {
             arguments: arguments.map_err(into_datafusion)?,
             result: args.return_field.data_type().clone(),
             chunks: vec![Vec::new(); types.len()],
+            bytes: 0,
             types,
             order,
             distinct: args.is_distinct,
@@ -198,11 +199,18 @@ struct Rows {
     /// The arguments, then what ORDER BY names.
     types: Vec<DataType>,
     chunks: Vec<Vec<ArrayRef>>,
+    /// Of the chunks. They are slices of batches that many groups share, so each counts for its own rows only.
+    bytes: usize,
     order: Vec<(usize, SortOptions)>,
     distinct: bool,
 }
 
 impl Rows {
+    fn keep(&mut self, column: usize, values: ArrayRef) {
+        self.bytes += size_of::<ArrayRef>() + values.to_data().get_slice_memory_size().unwrap_or_default();
+        self.chunks[column].push(values);
+    }
+
     fn columns(&self) -> Result<Vec<ArrayRef>> {
         let whole = |(chunks, ty): (&Vec<ArrayRef>, &DataType)| match &chunks[..] {
             [] => Ok(new_empty_array(ty)),
@@ -288,8 +296,8 @@ impl Rows {
 impl Accumulator for Rows {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         // Without an ORDER BY of its own, what the executor adds for one is not there.
-        for (chunks, values) in self.chunks.iter_mut().zip(values) {
-            chunks.push(Arc::clone(values));
+        for (column, values) in values.iter().enumerate().take(self.chunks.len()) {
+            self.keep(column, Arc::clone(values));
         }
         Ok(())
     }
@@ -309,15 +317,14 @@ impl Accumulator for Rows {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        for (chunks, lists) in self.chunks.iter_mut().zip(states) {
-            chunks.extend(lists.as_list::<i32>().iter().flatten());
+        for (column, lists) in states.iter().enumerate().take(self.chunks.len()) {
+            lists.as_list::<i32>().iter().flatten().for_each(|values| self.keep(column, values));
         }
         Ok(())
     }
 
     fn size(&self) -> usize {
-        let bytes: usize = self.chunks.iter().flatten().map(|chunk| chunk.get_array_memory_size()).sum();
-        size_of_val(self) + bytes
+        size_of_val(self) + self.bytes
     }
 }
 
@@ -420,4 +427,27 @@ fn continuous(values: &ArrayRef, fraction: f64) -> Result<ScalarValue> {
     let values = values.as_primitive::<Float64Type>();
     let (low, high) = (values.value(first), values.value(second));
     Ok(ScalarValue::Float64(Some(if first == second { low } else { low + part * (high - low) })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_counts_its_own_rows_and_not_the_batch_they_lie_in() {
+        let batch: ArrayRef = Arc::new(StringArray::from_iter_values((0..8192).map(|n| format!("text {n}"))));
+        let mut rows = Rows {
+            kind: Kind::String,
+            arguments: vec![SqlType::Text; 2],
+            result: DataType::Utf8,
+            chunks: vec![Vec::new(); 2],
+            bytes: 0,
+            types: vec![DataType::Utf8; 2],
+            order: Vec::new(),
+            distinct: false,
+        };
+        rows.update_batch(&[batch.slice(7, 2), batch.slice(0, 2)]).unwrap();
+        assert!(rows.size() < 1024, "{} bytes for four texts", rows.size());
+        assert_eq!(rows.evaluate().unwrap(), ScalarValue::Utf8(Some("text 7text 1text 8".to_owned())));
+    }
 }

@@ -336,55 +336,76 @@ pub(super) fn to_char(sides: &[Side]) -> Result<ArrayRef, SqlError> {
     })
 }
 
-/// The digits, the sign and the point of a text; what else the template has is skipped.
+/// The digits, the sign and the point of a text, as many as the template has places for; what else it has is skipped.
 pub(super) fn to_number(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
     let (values, formats) = (Texts::of(&sides[0]), Texts::of(&sides[1]));
-    let one = |row: usize| {
-        let (Some(text), Some(format)) = (values.get(row), formats.get(row)) else { return Ok(None) };
-        let template = Template::parse(format)?;
-        if template.scientific {
-            return Err(SqlError::unsupported("\"EEEE\" not supported for input"));
+    let mut known: Option<(&str, Template)> = None;
+    let mut numbers = Decimal128Builder::with_capacity(rows(sides));
+    for row in 0..rows(sides) {
+        let (Some(text), Some(format)) = (values.get(row), formats.get(row)) else {
+            numbers.append_null();
+            continue;
+        };
+        if known.as_ref().is_none_or(|(of, _)| *of != format) {
+            known = Some((format, Template::parse(format)?));
         }
-        let wanted = template.whole + template.fraction;
-        let (mut number, mut digits, mut pointed) = (String::new(), 0, false);
-        let negative = text.contains('-') || text.trim_start().starts_with('<');
-        for c in text.chars() {
-            match c {
-                '0'..='9' if digits < wanted => {
-                    if !pointed && digits >= template.whole {
-                        break;
-                    }
-                    number.push(c);
-                    digits += 1;
+        if let Some((_, template)) = &known {
+            numbers.append_value(read(template, text)?);
+        }
+    }
+    Ok(Arc::new(numbers.finish().with_data_type(DataType::Decimal128(38, SCALE))))
+}
+
+fn read(template: &Template, text: &str) -> Result<i128, SqlError> {
+    if template.scientific {
+        return Err(SqlError::unsupported("\"EEEE\" not supported for input"));
+    }
+    let negative = text.contains('-') || text.trim_start().starts_with('<');
+    let mut number = String::from(if negative { "-" } else { "" });
+    let (mut digits, mut pointed) = (0, false);
+    for c in text.chars() {
+        match c {
+            '0'..='9' => {
+                let places = template.whole + if pointed { template.fraction } else { 0 };
+                if digits == places {
+                    break;
                 }
-                '.' if !pointed && template.has(Part::Point) => {
-                    pointed = true;
-                    number.push(c);
-                }
-                ' ' | ',' | '+' | '-' | '<' | '$' => {}
-                _ if number.is_empty() => {}
-                _ => {}
+                number.push(c);
+                digits += 1;
             }
+            '.' if !pointed && template.has(Part::Point) => {
+                // Places before the point that were not needed are not there behind it.
+                (pointed, digits) = (true, template.whole);
+                number.push(c);
+            }
+            _ => {}
         }
-        if digits == 0 {
-            return Err(SqlError::new(
-                SqlState::INVALID_TEXT_REPRESENTATION,
-                format!(
-                    "invalid input syntax for type numeric: \"{}\"",
-                    if text.is_empty() { " " } else { text }
-                ),
-            ));
-        }
-        let number = if negative { format!("-{number}") } else { number };
-        parse_decimal128(&number, 38, SCALE).map(Some)
-    };
-    let values = (0..rows(sides)).map(one).collect::<Result<Decimal128Array, SqlError>>()?;
-    Ok(Arc::new(values.with_data_type(DataType::Decimal128(38, SCALE))))
+    }
+    if !number.contains(|c: char| c.is_ascii_digit()) {
+        return Err(crate::text::number::invalid("numeric", text));
+    }
+    parse_decimal128(&number, 38, SCALE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_read_by_their_templates() {
+        let one = 10i128.pow(SCALE as u32);
+        for (text, format, expected) in [
+            ("12,454.8-", "99G999D9S", -124_548 * one / 10),
+            ("-34", "S99", -34 * one),
+            ("1.55555", "9999.99", 155 * one / 100),
+            ("$ 1,234.5", "L9,999.9".trim_start_matches('L'), 12_345 * one / 10),
+            ("<42>", "99PR", -42 * one),
+            (".5", "9.9", one / 2),
+        ] {
+            assert_eq!(read(&Template::parse(format).unwrap(), text), Ok(expected), "{text} by {format}");
+        }
+        assert_eq!(read(&Template::parse("99").unwrap(), "none").unwrap_err().state().as_str(), "22P02");
+    }
 
     #[test]
     fn numbers_fill_their_templates() {

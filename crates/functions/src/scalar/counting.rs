@@ -37,7 +37,7 @@ pub(crate) fn functions() -> Vec<Function> {
 fn two_integers(types: &[SqlType]) -> Option<Vec<SqlType>> {
     let [a, b] = types else { return None };
     let both = [a, b].into_iter().all(|ty| ty.is_integer() || *ty == SqlType::Unknown);
-    let wide = [a, b].contains(&&SqlType::Int8) && ![a, b].contains(&&SqlType::Int4);
+    let wide = [a, b].contains(&&SqlType::Int8);
     both.then(|| vec![if wide { SqlType::Int8 } else { SqlType::Int4 }; 2])
 }
 
