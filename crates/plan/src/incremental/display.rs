@@ -1,5 +1,6 @@
 //! EXPLAIN text: the result first, inputs indented below what uses them.
 
+use std::cell::Cell;
 use std::fmt::{self, Write};
 
 use datafusion::logical_expr::Expr;
@@ -15,7 +16,7 @@ use super::{
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printer { plan: self, verbose: false, notes: &[] }.node(f, self.nodes.len() - 1, 0)
+        Printer::new(self, false, &[]).node(f, self.nodes.len() - 1, 0)
     }
 }
 
@@ -109,17 +110,13 @@ struct Description<'a>(&'a Plan, NodeId);
 
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printer { plan: self.0, verbose: false, notes: &[] }.operator(f, &self.0.nodes[self.1])
+        Printer::new(self.0, false, &[]).operator(f, &self.0.nodes[self.1])
     }
 }
 
 impl fmt::Display for Detailed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printer { plan: self.plan, verbose: self.verbose, notes: self.notes }.node(
-            f,
-            self.plan.nodes.len() - 1,
-            0,
-        )
+        Printer::new(self.plan, self.verbose, self.notes).node(f, self.plan.nodes.len() - 1, 0)
     }
 }
 
@@ -127,15 +124,35 @@ struct Printer<'a> {
     plan: &'a Plan,
     verbose: bool,
     notes: &'a [String],
+    /// Nodes with several users. Each is printed with a number at the first of them, and its number alone at the others.
+    shared: Vec<bool>,
+    numbers: Vec<Cell<Option<usize>>>,
+    numbered: Cell<usize>,
 }
 
-impl Printer<'_> {
+impl<'a> Printer<'a> {
+    fn new(plan: &'a Plan, verbose: bool, notes: &'a [String]) -> Self {
+        let mut users = vec![0; plan.nodes.len()];
+        plan.nodes.iter().flat_map(|node| &node.inputs).for_each(|input| users[*input] += 1);
+        let shared = users.iter().map(|users| *users > 1).collect();
+        let numbers = vec![Cell::new(None); users.len()];
+        Self { plan, verbose, notes, shared, numbers, numbered: Cell::new(0) }
+    }
+
     fn node(&self, f: &mut fmt::Formatter<'_>, id: NodeId, depth: usize) -> fmt::Result {
         let node = &self.plan.nodes[id];
         if depth > 0 {
             f.write_char('\n')?;
         }
         write!(f, "{:1$}", "", depth * 2)?;
+        if let Some(number) = self.numbers[id].get() {
+            return write!(f, "#{number}");
+        }
+        if self.shared[id] {
+            self.numbered.update(|last| last + 1);
+            self.numbers[id].set(Some(self.numbered.get()));
+            write!(f, "#{}: ", self.numbered.get())?;
+        }
         self.operator(f, node)?;
         let mut facts = Vec::new();
         if let Some(key) = &node.key {

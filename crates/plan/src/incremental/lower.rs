@@ -16,6 +16,7 @@ use millpond_types::{RelationId, SqlError, SqlType};
 use super::grouping::{BoundCall, Grouping, Slots};
 use super::lower_join::SingleRows;
 use super::lower_order::Numbered;
+use super::share::share;
 use super::text::shown;
 use super::{
     Aggregate, AggregateCall, HopAggregate, HopColumn, Input, InputColumn, Map, Node, NodeId, Operator, Plan,
@@ -59,7 +60,7 @@ pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError
     }
     let columns =
         plan.schema().fields().iter().map(|f| Ok((names::shown(f.name()).to_owned(), SqlType::of(f)?)));
-    Ok(Plan { columns: columns.collect::<Result<_, SqlError>>()?, nodes: lowering.nodes })
+    Ok(Plan { columns: columns.collect::<Result<_, SqlError>>()?, nodes: share(lowering.nodes) })
 }
 
 pub(super) struct Lowering {

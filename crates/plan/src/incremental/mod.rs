@@ -1,6 +1,6 @@
 //! The incremental plan: what the dataflow must do to keep a view up to date, as plain printable data.
 //!
-//! A [`Plan`] is a tree of [`Node`]s in an array, inputs before users. A node's columns have unique names, so an
+//! A [`Plan`] is a graph of [`Node`]s in an array, inputs before users: what is computed twice is one node. A node's columns have unique names, so an
 //! [`Expr`] over a node's schema names a column by its bare name; operators that need no expression (grouping, aggregate
 //! arguments) name columns by index. `Display` prints what EXPLAIN shows; [`Plan::fingerprint`] is the text that a
 //! checkpoint is compared with.
@@ -18,6 +18,7 @@ mod lower_join;
 mod lower_order;
 mod lower_values;
 mod order;
+mod share;
 mod single_row;
 mod sorted;
 mod temporal;
@@ -65,7 +66,7 @@ pub struct Node {
     pub event_time: Option<usize>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Operator {
     Input(Input),
     Map(Map),
@@ -86,7 +87,7 @@ pub enum Operator {
 }
 
 /// The deltas of a relation of the catalog.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     pub relation: RelationId,
     pub name: String,
@@ -102,7 +103,7 @@ pub enum InputColumn {
 }
 
 /// Keeps the rows for which `filter` is true, then computes `projection` from them. Linear: no state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     /// Over the input's columns; NULL is not true.
     pub filter: Option<Expr>,
@@ -111,7 +112,7 @@ pub struct Map {
 }
 
 /// GROUP BY. Output columns: the group's, then one per call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {
     /// Input columns; NULLs are equal to each other.
     pub group: Vec<usize>,
@@ -136,7 +137,7 @@ pub enum AggregateFunction {
     Spread(Spread),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AggregateCall {
     pub function: AggregateFunction,
     /// Input column; `None` for `count(*)` alone.
@@ -164,7 +165,7 @@ pub struct WindowClose {
 
 /// GROUP BY straight over HOP, to be computed per slice: rows are not copied size/slide times. A row whose time is NULL
 /// belongs to no window. Output columns: the group's, then one per call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HopAggregate {
     /// Always [`WindowKind::Hop`].
     pub window: WindowKind,
@@ -185,7 +186,7 @@ pub enum HopColumn {
 
 /// TUMBLE or HOP as a function of rows: each row once per window that it belongs to, with `window_start` and `window_end`
 /// after the input's columns. A row whose time is NULL belongs to no window. Linear: no state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     pub window: WindowKind,
     /// Input column of type timestamp or timestamptz.
@@ -225,7 +226,7 @@ pub struct JoinClose {
 }
 
 /// Rows of two inputs that belong together. Output columns: see `output`, then the mark of a [`JoinKind::LeftMark`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Join {
     pub kind: JoinKind,
     /// Columns of the left and of the right input that are equal in a pair; of equal types.
@@ -245,7 +246,7 @@ pub struct Join {
 /// Each left row with the right row of an equal key that is nearest in time: the last one before it, or the first one behind. Of
 /// right rows of one time the one that is nearest by all other columns is taken. Output columns: those of the left input, then
 /// of the right.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Asof {
     /// Columns of the left and of the right input, of equal types; NULL equals nothing.
     pub keys: Vec<(usize, usize)>,

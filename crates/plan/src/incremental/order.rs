@@ -32,7 +32,7 @@ impl Ranking {
 
 /// The rows of each partition whose number is beyond `skip` and at most `end`. Output columns: the input's, then perhaps the
 /// number. The order is total for rows that can be told apart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopN {
     /// Input columns; NULLs are equal to each other. Empty: all rows are one partition.
     pub partition: Vec<usize>,
@@ -44,7 +44,7 @@ pub struct TopN {
 }
 
 /// Window functions over the rows of each partition. Output columns: the input's, then one per call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Over {
     pub partition: Vec<usize>,
     pub order: Vec<OrderColumn>,
@@ -72,7 +72,7 @@ pub enum OverFunction {
     SessionEnd(i64),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OverCall {
     pub function: OverFunction,
     /// Input columns.
@@ -109,7 +109,7 @@ pub enum FrameBound {
 }
 
 /// Each row as often as a bigint column says, which is dropped. Linear: no state.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Repeat {
     pub times: usize,
 }

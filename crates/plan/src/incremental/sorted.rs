@@ -15,7 +15,7 @@ use millpond_types::{SqlError, SqlState, SqlType};
 use super::{OrderColumn, WindowClose};
 
 /// GROUP BY with functions of a group's rows in order, which are all kept. Output columns: the group's, then one per call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SortedAggregate {
     /// Input columns; NULLs are equal to each other.
     pub group: Vec<usize>,
@@ -25,7 +25,7 @@ pub struct SortedAggregate {
     pub close: Option<WindowClose>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SortedCall {
     pub function: Arc<AggregateUDF>,
     pub arguments: Vec<Argument>,

@@ -149,7 +149,7 @@ pub struct TimeSpan {
 }
 
 /// Rows while one of the spans is true of them, by the ticks of the log. Rows that will come or go wait in order of that time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Temporal {
     pub spans: Vec<TimeSpan>,
     /// Input columns.

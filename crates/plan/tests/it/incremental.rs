@@ -10,6 +10,24 @@ fn explain(sql: &str) -> String {
 }
 
 #[test]
+fn what_is_computed_twice_is_one_node() {
+    check_all(
+        [
+            (
+                "WITH t AS (SELECT channel, count(*) AS n FROM bid GROUP BY channel) \
+                 SELECT a.n FROM t a JOIN t b ON a.n = b.n",
+                "Map n [retracting] |  Join inner on n = n [retracting; state: every row of both sides, never freed] |    #1: Map count(*) AS n [retracting] |      Aggregate by channel: count(*) [key (channel); retracting; state: every group, never freed] |        Input bid(channel) [append-only] |    #1",
+            ),
+            (
+                "SELECT k FROM ev UNION ALL SELECT k FROM ev UNION ALL SELECT k + 1 FROM ev",
+                "Union [append-only] |  #1: Map k [append-only] |    #2: Input ev(k) [append-only] |  #1 |  Map k + 1 AS k [append-only] |    #2",
+            ),
+        ],
+        explain,
+    );
+}
+
+#[test]
 fn views_become_operators() {
     check_all(
         [
