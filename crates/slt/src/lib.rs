@@ -17,6 +17,7 @@ pub mod client;
 pub mod compare;
 pub mod file;
 pub mod kills;
+pub mod matrix;
 pub mod postgresql;
 pub mod server;
 

@@ -8,6 +8,7 @@ use clap::Parser;
 use millpond_slt::compare::{self, Report};
 use millpond_slt::file::{Mode, binary, find, sql_tests};
 use millpond_slt::kills::{self, Kills};
+use millpond_slt::matrix::Cell;
 use millpond_slt::postgresql::PostgreSql;
 use millpond_slt::server::Server;
 
@@ -36,8 +37,12 @@ struct Arguments {
     #[arg(long)]
     compare: Option<u64>,
     /// The first seed
-    #[arg(long, default_value_t = 0, requires = "compare")]
+    #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Instead of files: TPC-H and Nexmark over tables that change at random so often, in epochs of all sizes, on all numbers of
+    /// shards
+    #[arg(long)]
+    matrix: Option<u32>,
     /// Instead of files: kill a server of its own so often, in the middle of writing, and check what is there after each start
     #[arg(long)]
     kills: Option<u64>,
@@ -67,11 +72,19 @@ fn run(arguments: Arguments) -> Result<bool, String> {
         postgresql,
         compare,
         from,
+        matrix,
         kills,
         writers,
     } = arguments;
     if let Some(seeds) = compare {
         return compare_with_postgresql(from..from + seeds, postgresql);
+    }
+    if let Some(steps) = matrix {
+        let wanted = |cell: &Cell| {
+            epoch_rows.is_none_or(|rows| cell.epoch_rows == Some(rows))
+                && shards.is_none_or(|shards| cell.shards == shards)
+        };
+        return run_matrix(Cell::all(from, steps).into_iter().filter(wanted).collect());
     }
     if let Some(kills) = kills {
         let report =
@@ -110,6 +123,34 @@ fn run(arguments: Arguments) -> Result<bool, String> {
     }
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0 && passed > 0)
+}
+
+fn run_matrix(cells: Vec<Cell>) -> Result<bool, String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("no threads: {e}"))?;
+    let binary = binary()?;
+    let mut failed = 0;
+    println!("suite    epoch rows  shards  views  verified  kills  rows at the end  seconds  always empty");
+    for cell in cells {
+        let rows = cell.epoch_rows.map_or_else(|| "all".to_owned(), |rows| rows.to_string());
+        print!("{:8} {rows:>10}  {:>6}  ", format!("{:?}", cell.suite), cell.shards);
+        match runtime.block_on(cell.run(&binary)) {
+            Ok(report) => println!(
+                "{:>5}  {:>8}  {:>5}  {:>15}  {:>7.1}  {}",
+                report.views,
+                report.verifications,
+                report.restarts,
+                report.rows,
+                report.took.as_secs_f64(),
+                report.empty.join(" ")
+            ),
+            Err(why) => {
+                failed += 1;
+                println!("FAILED\n{why}\n");
+            }
+        }
+    }
+    println!("{failed} failed");
+    Ok(failed == 0)
 }
 
 fn compare_with_postgresql(seeds: Range<u64>, postgresql: Option<String>) -> Result<bool, String> {

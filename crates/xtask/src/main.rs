@@ -24,6 +24,9 @@ cargo xtask <chore>
                       run sql-tests against the real binary
   compare [--seeds 100] [--from SEED]
                       random queries on Millpond and on PostgreSQL: names, types, rows, errors
+  matrix [--steps 50] [--from SEED]
+                      TPC-H and Nexmark over tables that change, in epochs of 1, 7, 1000 and all rows, on 1, 2 and 4
+                      shards, with kills in between (release build)
   kills [--kills 50] [--writers 8]
                       kill -9 a real server in the middle of writing, and check what is there after each start
   sim [--seeds N | --minutes M] [--from SEED] [--debug]
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::tidy(&root()),
         "slt" => slt(rest),
         "compare" => compare(rest),
+        "matrix" => matrix(rest),
         "kills" => kills(rest),
         "sim" | "fuzz" => log_example(chore, rest),
         "oracle" | "bench" => release_program(chore, rest),
@@ -120,6 +124,22 @@ fn compare(rest: &[String]) -> Result<(), String> {
         arguments.extend(["--compare".to_owned(), "100".to_owned()]);
     }
     slt(&arguments)
+}
+
+/// As a flag of the runner: `--steps N` is its `--matrix N`.
+fn matrix(rest: &[String]) -> Result<(), String> {
+    run(
+        "cargo",
+        &["build", "--quiet", "--release", "--workspace", "--bin", "millpond", "--bin", "millpond-slt"],
+    )?;
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let target = own.ancestors().nth(2).ok_or("xtask does not lie in a target folder")?;
+    let mut arguments: Vec<String> = rest.iter().map(|a| a.replace("--steps", "--matrix")).collect();
+    if !arguments.iter().any(|argument| argument.starts_with("--matrix")) {
+        arguments.extend(["--matrix".to_owned(), "50".to_owned()]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    run(&target.join("release").join("millpond-slt").to_string_lossy(), &arguments)
 }
 
 /// Runs an example of the log crate, which is a program over its public interface.

@@ -9,6 +9,7 @@ mod compare;
 mod crash;
 mod hostile;
 mod log;
+mod matrix;
 mod s3;
 mod session;
 
@@ -31,6 +32,7 @@ fn main() {
             cold::a_lake_reads_topics_and_a_lost_disk_comes_back,
         ),
         ("compare::postgresql_answers_the_same", compare::postgresql_answers_the_same),
+        ("matrix::queries_hold_over_changing_tables", matrix::queries_hold_over_changing_tables),
         ("cold::retention_takes_the_oldest_rows", cold::retention_takes_the_oldest_rows),
         ("hostile::deep_texts_are_refused", hostile::deep_texts_are_refused),
         ("hostile::a_message_of_100_megabytes_is_refused", hostile::a_message_of_100_megabytes_is_refused),
