@@ -188,6 +188,9 @@ pub struct MaterializedView {
     /// Paused by `ALTER … PAUSE`.
     #[serde(default)]
     pub paused: bool,
+    /// How many rows the relations that it reads had when it was made: its plan was chosen by that, and stays.
+    #[serde(default)]
+    pub rows: Vec<(RelationId, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

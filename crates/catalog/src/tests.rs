@@ -54,6 +54,7 @@ fn materialized_view() -> RelationKind {
         frozen: Frozen::default(),
         unique_key: Some(vec![0]),
         paused: false,
+        rows: Vec::new(),
     })
 }
 

@@ -5,7 +5,7 @@
 //! ([`Rejected`]) and which came after their window had closed ([`Late`]). Stateless operators ([`MapSpec`],
 //! [`WindowSpec`], union) are linear and keep nothing; aggregates ([`AggregateSpec`], [`HopSpec`]) keep one slot per group
 //! in tables that are split into shards by the fixed hash of the group's key; joins ([`JoinSpec`]) keep the rows of both
-//! sides behind one hash index of their keys. [`Graph::freeze`] hands out what changed
+//! sides behind one hash index of their keys, and those of many sources ([`MultiJoinSpec`]) each source once. [`Graph::freeze`] hands out what changed
 //! since the last freeze as rows for a checkpoint; [`Graph::restore`] reads them back, for any number of shards.
 //!
 //! The view of a graph on the world: columns by number, [`datafusion::physical_plan::PhysicalExpr`] for expressions. It
@@ -30,7 +30,7 @@ pub use graph::{
     Clock, EpochInput, EpochOutput, EpochStats, Graph, InputId, Late, NodeId, NodeStats, OutputId, Rejected,
     Sink,
 };
-pub use join::{STATE_LEFT, STATE_RIGHT};
+pub use join::{SOURCES_MAX, STATE_LEFT, STATE_RIGHT};
 pub use order::asof::AsofSpec;
 pub use order::span::{ClockBound, ClockStep, Comparison, TemporalSpec, TimeSpan};
 pub use order::spec::{
@@ -40,5 +40,5 @@ pub use order::spec::{
 pub use order::{STATE_RIGHT_ROWS, STATE_ROWS};
 pub use spec::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, JoinClose,
-    JoinKind, JoinSpec, MapSpec, Residual, SideClose, Spread, WindowKind, WindowSpec,
+    JoinKind, JoinSpec, Lookup, MapSpec, MultiJoinSpec, Residual, SideClose, Spread, WindowKind, WindowSpec,
 };

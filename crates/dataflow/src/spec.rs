@@ -162,6 +162,34 @@ pub struct JoinSpec {
     pub schema: SchemaRef,
 }
 
+/// Inner joins of several sources at once.
+#[derive(Clone, Debug)]
+pub struct MultiJoinSpec {
+    /// The source never retracts; a negative weight is then a [`crate::Fault`].
+    pub append_only: Vec<bool>,
+    /// Of each source: the sets of columns that its rows are looked up by.
+    pub indexes: Vec<Vec<Vec<usize>>>,
+    /// Of each source: in which order its rows are looked up in all others.
+    pub paths: Vec<Vec<Lookup>>,
+    /// A column of each source, if there are such that are equal in all of them.
+    pub shard_by: Option<Vec<usize>>,
+    /// Over the columns of all sources, one after the other.
+    pub residual: Option<Residual>,
+    /// Likewise.
+    pub output: Vec<usize>,
+    pub schema: SchemaRef,
+}
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    pub source: usize,
+    /// Which of the source's indexes.
+    pub index: usize,
+    /// For each column of the index the one that it equals: a source that is known by then, and a column there.
+    pub by: Vec<(usize, usize)>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupColumn {
     Input(usize),

@@ -36,7 +36,8 @@ pub(crate) async fn run(
     let millpond_catalog::RelationKind::MaterializedView(definition) = &relation.kind else {
         return Err(SqlError::internal("not a materialized view"));
     };
-    let plan = plan_incremental(&query, lateness, definition.emit)?;
+    let rows = definition.rows.iter().copied().collect();
+    let plan = plan_incremental(&query, lateness, definition.emit, rows)?;
     if !analyze {
         return Ok(plan.with_notes(verbose, &[]).to_string());
     }

@@ -427,7 +427,8 @@ async fn create_materialized_view(
     let (planner, _) = session.planner(&snapshot);
     let query = planner.plan_view(&create.query.query, &create.columns)?;
     let emit = create.emit.into();
-    let plan = plan_incremental(&query, allowed_lateness, emit)
+    let mut rows = snapshot.rows();
+    let plan = plan_incremental(&query, allowed_lateness, emit, rows.clone())
         .map_err(|e| create.emit_position.map_or(e.clone(), |p| e.at(p)))?;
     for id in plan.relations() {
         if let Some(input) = catalog.relation(id)
@@ -436,6 +437,7 @@ async fn create_materialized_view(
             snapshot.usable(input)?;
         }
     }
+    rows.retain(|relation, _| plan.relations().contains(relation));
     let kind = RelationKind::MaterializedView(MaterializedView {
         query: create.query.text.clone(),
         emit,
@@ -443,6 +445,7 @@ async fn create_materialized_view(
         frozen: frozen(session)?,
         unique_key: plan.root().key.clone(),
         paused: false,
+        rows: rows.into_iter().collect(),
     });
     let mut relation = new_relation(session, catalog, schema, &create.name.name, kind, text);
     relation.columns = view_columns(&query.columns, &[])?;

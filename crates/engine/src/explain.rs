@@ -46,7 +46,7 @@ async fn plan(session: &mut Session, statement: &ParsedStatement, verbose: bool)
         let query = planner.plan_view(&create.query.query, &create.columns)?;
         let mut options = create.options.clone();
         let lateness = options.take_duration("allowed_lateness")?.unwrap_or(0);
-        let plan = plan_incremental(&query, lateness, create.emit.into())?;
+        let plan = plan_incremental(&query, lateness, create.emit.into(), snapshot.rows())?;
         return Ok(plan.with_notes(verbose, &[]).to_string());
     }
     let prepared = session.plan(Arc::new(statement.clone()), Vec::new().into(), &snapshot)?;

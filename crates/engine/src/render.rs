@@ -1,5 +1,6 @@
 //! The one place where a plan becomes operators.
 
+mod joins;
 mod order;
 mod temporal;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use millpond_dataflow::{
     AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec,
-    InputId, JoinClose, JoinKind, JoinSpec, MapSpec, NodeId, Residual, SideClose, WindowKind, WindowSpec,
+    InputId, MapSpec, NodeId, WindowKind, WindowSpec,
 };
 use millpond_functions::window::{Cumulate, Hop, Tumble};
 use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
@@ -87,8 +88,13 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                 graph.add_window(source(0), WindowSpec { time: window.time, kind })?
             }
             Operator::Join(join) => {
-                let spec = join_spec(join, [source_node(0), source_node(1)], node)?;
+                let spec = joins::join(join, [source_node(0), source_node(1)], node)?;
                 graph.add_join(source(0), source(1), &spec)?
+            }
+            Operator::MultiJoin(join) => {
+                let sources: Vec<NodeId> = node.inputs.iter().map(|n| nodes[*n]).collect();
+                let inputs: Vec<&Node> = node.inputs.iter().map(|n| &plan.nodes[*n]).collect();
+                graph.add_multi_join(&sources, &joins::multi_join(join, &inputs, node)?)?
             }
             Operator::OneRow => one_row(graph, node)?,
             Operator::Union => {
@@ -140,42 +146,6 @@ fn map_spec(map: &incremental::Map, source: &Node, node: &Node) -> Result<MapSpe
         projection.push((physical(expr, &source.schema)?, Arc::clone(field)));
     }
     Ok(MapSpec { filter, projection })
-}
-
-fn join_spec(join: &incremental::Join, sources: [&Node; 2], node: &Node) -> Result<JoinSpec, SqlError> {
-    let residual = join.residual.as_ref().map(|residual| {
-        let named: Vec<usize> = (0..join.pair.fields().len())
-            .filter(|c| residual.column_refs().iter().any(|r| r.name == *join.pair.field(*c).name()))
-            .collect();
-        let schema = join.pair.project(&named).map_err(crate::target::internal)?;
-        Ok::<_, SqlError>(Residual { expression: physical(residual, &Arc::new(schema))?, columns: named })
-    });
-    Ok(JoinSpec {
-        kind: match join.kind {
-            incremental::JoinKind::Inner => JoinKind::Inner,
-            incremental::JoinKind::Left => JoinKind::Left,
-            incremental::JoinKind::Right => JoinKind::Right,
-            incremental::JoinKind::Full => JoinKind::Full,
-            incremental::JoinKind::LeftSemi => JoinKind::LeftSemi,
-            incremental::JoinKind::LeftAnti => JoinKind::LeftAnti,
-            incremental::JoinKind::LeftMark => JoinKind::LeftMark,
-        },
-        keys: join.keys.clone(),
-        nulls_equal: join.nulls_equal,
-        residual: residual.transpose()?,
-        close: join.close.map(|close| JoinClose {
-            sides: close.sides.map(|side| SideClose {
-                time: side.time,
-                watermark: side.watermark,
-                late_micros: side.late_us,
-                free_micros: side.free_us,
-            }),
-            lateness_micros: close.lateness_us,
-        }),
-        append_only: sources.map(|source| source.append_only),
-        output: join.output.clone(),
-        schema: Arc::clone(&node.schema),
-    })
 }
 
 fn aggregate_spec(aggregate: &incremental::Aggregate, source: &Node, node: &Node) -> AggregateSpec {

@@ -91,6 +91,12 @@ impl Snapshot {
         Err(self.not_ready(name, contents))
     }
 
+    /// How many rows relations have.
+    pub fn rows(&self) -> BTreeMap<RelationId, u64> {
+        let heaps = self.contents.iter().map(|(id, contents)| (*id, contents.heap.rows() as u64));
+        heaps.chain(self.source_rows.iter().map(|(id, rows)| (*id, *rows))).collect()
+    }
+
     /// Whether something new can be kept over a relation: it may be behind, and is waited for.
     ///
     /// # Errors

@@ -37,8 +37,6 @@ impl SessionTables {
         let all: Vec<_> =
             session.settings.all().map(|(n, v, d)| (n.to_owned(), v.to_owned(), d.to_owned())).collect();
         let settings = all.iter().map(|(name, value, _)| (name.clone(), value.clone())).collect();
-        let rows = snapshot.contents.iter().map(|(id, c)| (id.0, c.heap.rows() as u64));
-        let sources = snapshot.source_rows.iter().map(|(id, rows)| (id.0, *rows));
         let context = SystemContext {
             catalog: Arc::clone(&snapshot.catalog),
             user: session.info.user.clone(),
@@ -47,7 +45,7 @@ impl SessionTables {
             search_path: session.settings.search_path(),
             settings: Arc::new(settings),
             connections: session.inner.connections.lock().values().cloned().collect(),
-            row_estimates: rows.chain(sources).collect(),
+            row_estimates: snapshot.rows().into_iter().map(|(id, rows)| (id.0, rows)).collect(),
         };
         Self {
             inner: Arc::clone(&session.inner),

@@ -121,9 +121,10 @@ pub(crate) fn plan_incremental(
     query: &QueryPlan,
     lateness: i64,
     emit: millpond_catalog::Emit,
+    rows: BTreeMap<RelationId, u64>,
 ) -> Result<Plan, SqlError> {
     let emit_on_close = emit == millpond_catalog::Emit::OnWindowClose;
-    lower(&query.logical, LowerOptions { allowed_lateness_us: lateness, emit_on_close })
+    lower(&query.logical, LowerOptions { allowed_lateness_us: lateness, emit_on_close, rows })
         .map_err(|error| query.placed(error))
 }
 
@@ -134,7 +135,8 @@ impl View {
         let RelationKind::MaterializedView(definition) = &relation.kind else {
             return Err(SqlError::internal("not a materialized view"));
         };
-        let plan = plan_incremental(&query, lateness, definition.emit)?;
+        let rows = definition.rows.iter().copied().collect();
+        let plan = plan_incremental(&query, lateness, definition.emit, rows)?;
         let mut graph = graph;
         let rendered = render(&plan, &mut graph)?;
         let max_state = relation.options.get(MAX_STATE).and_then(|text| millpond_sql::parse_bytes(text));

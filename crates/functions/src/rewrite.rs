@@ -37,7 +37,7 @@ pub use zone::{in_zone, plan_in_zone};
 pub fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
-            Ok(guard(*left, op, *right))
+            Ok(guard(*left, op, *right, schema))
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match Operation::of(op) {
             Some(operation) => {
@@ -105,7 +105,7 @@ fn negative(operand: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 ///
 /// Conditions of a subquery that name the query around it become conditions of a join, and must stay what they are: they
 /// neither guard nor are guarded.
-fn guard(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
+fn guard(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let known = op == Operator::Or;
     let condition = match op {
         Operator::And => {
@@ -115,7 +115,7 @@ fn guard(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
     };
     let condition = condition.filter(|condition| {
         let of_the_row = !matches!(condition, Expr::Literal(..)) && !right.contains_outer();
-        of_the_row && is_partial(&right) && !matches!(right, Expr::Case(_))
+        of_the_row && is_partial(&right, schema) && !matches!(right, Expr::Case(_))
     });
     let guarded = condition.is_none();
     let right = match condition {
@@ -131,8 +131,8 @@ fn guard(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
 }
 
 /// Whether an expression divides, or casts to something that may refuse what it reads, or calls a function that is not
-/// defined everywhere.
-fn is_partial(expr: &Expr) -> bool {
+/// defined everywhere. What is constant does not depend on the row.
+fn is_partial(expr: &Expr, schema: &DFSchema) -> bool {
     const PARTIAL: [&str; 23] = [
         "sqrt",
         "ln",
@@ -158,15 +158,46 @@ fn is_partial(expr: &Expr) -> bool {
         "jsonb_set",
         "jsonb_insert",
     ];
+    let constant = |args: &[Expr]| {
+        let reads = |e: &Expr| {
+            matches!(
+                e,
+                Expr::Column(_)
+                    | Expr::OuterReferenceColumn(..)
+                    | Expr::Placeholder(_)
+                    | Expr::ScalarSubquery(_)
+            )
+        };
+        !args.iter().any(|arg| arg.exists(|e| Ok(reads(e))).unwrap_or(true))
+    };
     expr.exists(|expr| {
         Ok(match expr {
-            Expr::ScalarFunction(ScalarFunction { func, .. }) => {
-                operator::is_division(func) || cast::is_partial(func) || PARTIAL.contains(&func.name())
+            Expr::ScalarFunction(ScalarFunction { func, args }) => {
+                let may_refuse = operator::is_division(func)
+                    || (cast::is_partial(func) && !widens(func, args, schema))
+                    || PARTIAL.contains(&func.name());
+                may_refuse && !constant(args)
             }
             _ => false,
         })
     })
     .unwrap_or(false)
+}
+
+/// Whether a cast goes to a type that has every value of its operand's: of dates, every one before the year 294277.
+fn widens(function: &ScalarUDF, args: &[Expr], schema: &DFSchema) -> bool {
+    use DataType::{Date32, Float32, Float64, Int16, Int32, Int64, Timestamp};
+    let (Some(Some(to)), Some(from)) = (utc_cast_target(function), args.first()) else { return false };
+    let Ok(from) = from.get_type(schema) else { return false };
+    matches!(
+        (from, to.arrow()),
+        (Date32, Timestamp(..))
+            | (Int16, Int16 | Int32 | Int64 | Float32 | Float64)
+            | (Int32, Int32 | Int64 | Float32 | Float64)
+            | (Int64, Int64 | Float32 | Float64)
+            | (Float32, Float32 | Float64)
+            | (Float64, Float64)
+    )
 }
 
 /// `expr` as `to`, by PostgreSQL's explicit cast; folded at once where `expr` is a literal.

@@ -211,7 +211,8 @@ impl World {
             let n = world.of(&b, Number);
             (format!("{} AS k, {} AS x, {n} AS n", x.0, y.0), vec![("k", x.1), ("x", y.1), ("n", Number)])
         };
-        match self.rng.random_range(0..12) {
+        match self.rng.random_range(0..13) {
+            12 => self.delta_join([a, b]),
             0..4 => {
                 let kind = ["", "LEFT ", "RIGHT ", "FULL "][self.rng.random_range(0..4)];
                 self.drew(match kind {
@@ -310,6 +311,42 @@ impl World {
                 (query, vec![("k", group.1), ("n", Number), ("v", Number)])
             }
         }
+    }
+
+    /// Inner joins of three or four relations, tied together by equalities: a chain, a star, or one value in all of them.
+    fn delta_join(&mut self, [a, b]: [Side; 2]) -> (String, Vec<(&'static str, Kind)>) {
+        use Kind::Number;
+        self.drew("delta join");
+        let mut sides = vec![a, b, self.side("c")];
+        if self.rng.random_bool(0.3) {
+            sides.push(self.side("d"));
+        }
+        let shape = self.rng.random_range(0..3);
+        let shared: Vec<String> = (0..sides.len()).map(|at| self.of(&sides[at], Number)).collect();
+        let mut conditions = Vec::new();
+        for at in 1..sides.len() {
+            let to = if shape == 0 { at - 1 } else { 0 };
+            conditions.push(match shape {
+                2 => format!("{} = {}", shared[0], shared[at]),
+                _ => format!("{} = {}", self.of(&sides[to], Number), self.of(&sides[at], Number)),
+            });
+        }
+        if self.rng.random_bool(0.4) {
+            conditions.push(format!("{} <= {}", self.of(&sides[0], Number), self.of(&sides[2], Number)));
+        }
+        if self.rng.random_bool(0.2) {
+            conditions.push(format!("{} + {} < 9", self.of(&sides[1], Number), self.of(&sides[2], Number)));
+        }
+        let (x, n) = (self.of_any(&sides[2]), self.of(&sides[1], Number));
+        let k = self.of(&sides[0], Number);
+        let from: Vec<&str> = sides.iter().map(|side| side.relation.as_str()).collect();
+        let query = format!(
+            "SELECT {k} AS k, {n} AS n, {} AS x FROM {} WHERE {}",
+            x.0,
+            from.join(", "),
+            conditions.join(" AND ")
+        );
+        (query, vec![("k", Number), ("n", Number), ("x", x.1)])
     }
 
     /// Rows of the source that meet within some time: late ones are refused, old ones freed.

@@ -6,6 +6,7 @@
 //! key columns, `call` (the accumulator's number), `value` (a string as it is, anything else as big-endian words of its
 //! ordered form) | `weight`. What was published is not stored, because it is a function of the accumulators.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -28,7 +29,7 @@ use super::windows::Windows;
 use crate::NodeId;
 use crate::exchange::times;
 use crate::fault::Cause;
-use crate::join::{self, STATE_LEFT, STATE_RIGHT};
+use crate::join;
 use crate::operator::Piece;
 use crate::order::{self, STATE_RIGHT_ROWS, STATE_ROWS};
 
@@ -68,7 +69,8 @@ struct FrozenValues {
 #[derive(Default)]
 pub(crate) struct Changes {
     /// Of a join: the rows of its left and right side.
-    pub(crate) sides: [Option<join::FrozenRows>; 2],
+    /// By the name of the state.
+    pub(crate) sides: BTreeMap<&'static str, join::FrozenRows>,
     groups: Option<FrozenGroups>,
     values: Option<FrozenValues>,
     /// Of an operator over rows in order.
@@ -104,11 +106,9 @@ impl Changes {
             let rows = values.weights.len();
             frozen.push(Frozen { node, state: STATE_VALUES, rows, content: Content::Values(values) });
         }
-        for (state, changed) in [STATE_LEFT, STATE_RIGHT].into_iter().zip(self.sides) {
-            if let Some(changed) = changed {
-                let rows = changed.rows();
-                frozen.push(Frozen { node, state, rows, content: Content::Side(changed) });
-            }
+        for (state, changed) in self.sides {
+            let rows = changed.rows();
+            frozen.push(Frozen { node, state, rows, content: Content::Side(changed) });
         }
         for (state, changed) in [(STATE_ROWS, self.rows), (STATE_RIGHT_ROWS, self.right_rows)] {
             if let Some(changed) = changed {

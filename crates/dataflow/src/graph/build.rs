@@ -19,7 +19,7 @@ use crate::order::asof::AsofSpec;
 use crate::order::span::TemporalSpec;
 use crate::order::spec::{OverSpec, SortedAggregateSpec, TopNSpec};
 use crate::order::{asof, over, sorted, temporal, top_n};
-use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, WindowSpec};
+use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, MultiJoinSpec, WindowSpec};
 
 impl Graph {
     /// A graph whose state is split into `shards` (at least 1), which are worked on by `pool` when there is much to do.
@@ -160,6 +160,17 @@ impl Graph {
             keyed.ends_watermark = true;
         }
         Ok(id)
+    }
+
+    /// The rows of several sources that belong together. A source may stand here more than once.
+    ///
+    /// # Errors
+    /// As [`Graph::add_join`].
+    pub fn add_multi_join(&mut self, sources: &[NodeId], spec: &MultiJoinSpec) -> Result<NodeId, SqlError> {
+        let schemas: Vec<SchemaRef> =
+            sources.iter().map(|source| self.source_schema(*source)).collect::<Result<_, _>>()?;
+        let built = join::multi::build(&schemas, spec, self.shards)?;
+        Ok(self.add_keyed("delta join", sources.to_vec(), built, None, Arc::clone(&spec.schema)))
     }
 
     /// # Errors

@@ -13,7 +13,8 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use millpond_state::{KeyedRun, StateFault};
 use millpond_types::hash::hash_columns;
 
-use super::Shape;
+use super::side::Side;
+use crate::aggregate::Changes;
 use crate::fault::Cause;
 use crate::operator::Piece;
 
@@ -90,21 +91,35 @@ fn saved_schema(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// The rows of one shard, with their ids as a last column; beside each piece the largest id of all shards' rows.
+impl Changes {
+    /// Adds what has changed of the rows of a join's side.
+    pub(super) fn side(&mut self, state: &'static str, side: &mut Side) {
+        let (entries, ids, weights, ended) = side.take_changed();
+        if entries.is_empty() && ended.is_empty() {
+            return;
+        }
+        let rows = self.sides.entry(state).or_insert_with(|| FrozenRows::new(side.heap.schema()));
+        rows.push(side.heap.gather(&side.row_ids(&entries), None), ids, weights, ended);
+    }
+}
+
+/// The rows of one shard by the hash of `shard_by`, with their ids as a last column; beside each piece the largest id of all shards' rows.
 pub(super) fn saved_pieces(
-    shape: &Shape,
-    side: usize,
+    schema: &SchemaRef,
+    port: usize,
+    never_null: &[usize],
+    shard_by: &[usize],
     run: &KeyedRun,
     shard: usize,
     shards: usize,
 ) -> Result<Vec<(Option<Piece>, i64)>, Cause> {
-    let expected = saved_schema(&shape.schemas[side]);
+    let expected = saved_schema(schema);
     let types =
         |schema: &SchemaRef| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
     if types(&expected) != types(run.schema()) {
         return Err(Cause::Saved("the columns of a join's rows are others".to_owned()));
     }
-    let width = shape.width(side);
+    let width = schema.fields().len();
     let mut pieces = Vec::new();
     for part in run.parts() {
         let batch = match &part.deleted {
@@ -121,11 +136,10 @@ pub(super) fn saved_pieces(
             return Err(Cause::Saved("a row of a join has no id or no weight".to_owned()));
         }
         let largest = id_values.values().iter().copied().max().unwrap_or(-1);
-        let keys: Vec<ArrayRef> =
-            shape.keys[side].iter().map(|key| Arc::clone(batch.column(1 + key))).collect();
-        if !shape.nulls_equal && keys.iter().any(|key| key.null_count() > 0) {
+        if never_null.iter().any(|key| batch.column(1 + key).null_count() > 0) {
             return Err(Cause::Saved("a row of a join has no key".to_owned()));
         }
+        let keys: Vec<ArrayRef> = shard_by.iter().map(|key| Arc::clone(batch.column(1 + key))).collect();
         let hashes = hash_columns(&keys, batch.num_rows())?;
         // In order of ids, as the rows came: neighbours were probably used together.
         let mut order: Vec<u32> = (0..batch.num_rows() as u32).collect();
@@ -138,7 +152,7 @@ pub(super) fn saved_pieces(
         let weights: Arc<[i64]> =
             indices.values().iter().map(|row| weight_values.value(*row as usize)).collect();
         let hashes = indices.values().iter().map(|row| hashes[*row as usize]).collect();
-        let piece = Piece { port: side, columns, weights: Some(weights), hashes };
+        let piece = Piece { port, columns, weights: Some(weights), hashes };
         pieces.push((piece.by_shard(shards)?.swap_remove(shard), largest));
     }
     Ok(pieces)

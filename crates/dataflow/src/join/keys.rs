@@ -33,22 +33,39 @@ impl KeyTable {
     /// Finds or makes the slot of each row's key.
     pub(super) fn upsert(&mut self, keys: &Keys, hashes: &[u64]) -> Vec<u32> {
         let width = self.codec.words();
-        let plain = !self.codec.has_bytes();
         let mut found = Vec::with_capacity(hashes.len());
         for from in (0..hashes.len()).step_by(TOUCHED) {
             let until = hashes.len().min(from + TOUCHED);
             self.slots.touch(hashes[from..until].iter().filter_map(|hash| self.index.guess(*hash)));
             for (row, &hash) in hashes.iter().enumerate().take(until).skip(from) {
                 let key = &keys.words[row * width..(row + 1) * width];
-                let (slots, arena, codec) = (&self.slots, &self.arena, &self.codec);
-                let slot = self.index.find(hash, |slot| {
-                    let stored = &slots.get(slot)[KEY..];
-                    if plain { stored == key } else { codec.same(stored, arena, key, row, keys.bytes()) }
-                });
+                let slot = self.look(keys, row, hash);
                 found.push(slot.unwrap_or_else(|| self.add(hash, key, row, keys.bytes())));
             }
         }
         found
+    }
+
+    /// The slot of each row's key, where there is one.
+    pub(super) fn find(&self, keys: &Keys, hashes: &[u64]) -> Vec<Option<u32>> {
+        let mut found = Vec::with_capacity(hashes.len());
+        for from in (0..hashes.len()).step_by(TOUCHED) {
+            let until = hashes.len().min(from + TOUCHED);
+            self.slots.touch(hashes[from..until].iter().filter_map(|hash| self.index.guess(*hash)));
+            found.extend((from..until).map(|row| self.look(keys, row, hashes[row])));
+        }
+        found
+    }
+
+    #[inline]
+    fn look(&self, keys: &Keys, row: usize, hash: u64) -> Option<u32> {
+        let width = self.codec.words();
+        let key = &keys.words[row * width..(row + 1) * width];
+        let plain = !self.codec.has_bytes();
+        self.index.find(hash, |slot| {
+            let stored = &self.slots.get(slot)[KEY..];
+            if plain { stored == key } else { self.codec.same(stored, &self.arena, key, row, keys.bytes()) }
+        })
     }
 
     fn add(&mut self, hash: u64, key: &[u64], row: usize, bytes: KeyBytes) -> u32 {

@@ -33,6 +33,7 @@
 
 mod freeze;
 mod keys;
+pub(crate) mod multi;
 mod operator;
 mod output;
 mod router;
@@ -45,6 +46,7 @@ use millpond_types::SqlError;
 
 pub(crate) use freeze::FrozenRows;
 pub use freeze::{STATE_LEFT, STATE_RIGHT};
+pub use multi::SOURCES_MAX;
 
 use crate::aggregate::key::KeyCodec;
 use crate::exchange::is_time;

@@ -8,7 +8,7 @@ use arrow::datatypes::Int64Type;
 use millpond_state::KeyedRun;
 use millpond_types::EventTime;
 
-use super::freeze::{FrozenRows, saved_pieces};
+use super::freeze::saved_pieces;
 use super::keys::KeyTable;
 use super::output::Values;
 use super::side::{Applied, Side};
@@ -416,13 +416,8 @@ impl Operator for Join {
     }
 
     fn freeze(&mut self, changes: &mut Changes) {
-        for (side, rows) in self.sides.iter_mut().zip(&mut changes.sides) {
-            let (entries, ids, weights, ended) = side.take_changed();
-            if entries.is_empty() && ended.is_empty() {
-                continue;
-            }
-            let rows = rows.get_or_insert_with(|| FrozenRows::new(side.heap.schema()));
-            rows.push(side.heap.gather(&side.row_ids(&entries), None), ids, weights, ended);
+        for (side, state) in self.sides.iter_mut().zip(JOIN_STATES) {
+            changes.side(state, side);
         }
     }
 
@@ -432,7 +427,10 @@ impl Operator for Join {
             return Err(Cause::Saved(format!("there is no state \"{state}\"")));
         };
         let mut largest = -1;
-        for (piece, id) in saved_pieces(&self.shape, side, run, shard, shards)? {
+        let shape = Arc::clone(&self.shape);
+        let (schema, keys) = (&shape.schemas[side], &shape.keys[side]);
+        let never_null = if shape.nulls_equal { &[][..] } else { keys };
+        for (piece, id) in saved_pieces(schema, side, never_null, keys, run, shard, shards)? {
             largest = largest.max(id);
             let Some(piece) = piece else { continue };
             self.begin(piece, true)?;

@@ -12,7 +12,7 @@ use millpond_types::Delta;
 use super::Shape;
 use crate::fault::Cause;
 use crate::operator::{Output, RejectedRow};
-use crate::spec::JoinKind;
+use crate::spec::{JoinKind, Residual};
 
 /// Where the values of one side of some output rows are.
 pub(super) enum Values<'a> {
@@ -126,12 +126,14 @@ impl Shape {
         let options = RecordBatchOptions::new().with_row_count(Some(weights.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.residual_schema), columns, &options)?;
         let mut kept = Vec::with_capacity(weights.len());
-        self.test(&batch, weights, &mut kept, out)?;
+        residual.test(&batch, weights, &mut kept, out)?;
         Ok(Some(kept))
     }
+}
 
+impl Residual {
     /// As a filter does, by halves until the bad pairs stand alone.
-    fn test(
+    pub(super) fn test(
         &self,
         batch: &RecordBatch,
         weights: &[i64],
@@ -139,9 +141,8 @@ impl Shape {
         out: &mut Output,
     ) -> Result<(), Cause> {
         use arrow::array::AsArray;
-        let residual = self.residual.as_ref().expect("the caller has looked");
         let rows = batch.num_rows();
-        let mask = residual.expression.evaluate(batch).and_then(|value| value.into_array(rows));
+        let mask = self.expression.evaluate(batch).and_then(|value| value.into_array(rows));
         match mask {
             Ok(mask) => {
                 let Some(mask) = mask.as_boolean_opt() else {

@@ -63,7 +63,9 @@ impl JoinRouter {
 }
 
 /// Where no column is NULL; `None` if that is everywhere.
-fn without_nulls<'a>(columns: impl Iterator<Item = &'a ArrayRef>) -> Result<Option<BooleanArray>, Cause> {
+pub(super) fn without_nulls<'a>(
+    columns: impl Iterator<Item = &'a ArrayRef>,
+) -> Result<Option<BooleanArray>, Cause> {
     let mut mask: Option<BooleanArray> = None;
     for column in columns.filter(|column| column.null_count() > 0) {
         let valid = is_not_null(column)?;

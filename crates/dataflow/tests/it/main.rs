@@ -6,6 +6,7 @@ mod harness;
 mod joins;
 mod map;
 mod model;
+mod multi_joins;
 mod order;
 mod random;
 mod sorted;

@@ -10,8 +10,8 @@ use super::text::shown;
 
 use super::{
     AggregateCall, AggregateFunction, Argument, Frame, FrameBound, FrameUnits, HopColumn, Input, InputColumn,
-    Join, JoinClose, JoinKind, Node, NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan, Ranking,
-    SortedCall, TopN, WindowClose,
+    Join, JoinClose, JoinKind, MultiJoin, Node, NodeId, Operator, OrderColumn, OverCall, OverFunction, Plan,
+    Ranking, SortedCall, TopN, WindowClose,
 };
 
 impl fmt::Display for Plan {
@@ -53,6 +53,13 @@ impl Plan {
                 let hint = "Filter or aggregate the sides first, or keep the number of rows small.";
                 Some((what, hint.to_owned()))
             }
+            Operator::MultiJoin(join) => Some((
+                format!(
+                    "the state of the join on {} grows with the rows of all inputs",
+                    self.equalities(node, join)
+                ),
+                "Filter or aggregate the inputs first, or keep the number of rows small.".to_owned(),
+            )),
             _ => None,
         });
         let open = self.nodes.iter().filter(|node| match &node.operator {
@@ -93,6 +100,15 @@ impl Plan {
             keys if keys.is_empty() => "the join without an equality".to_owned(),
             keys => format!("the join on {keys}"),
         }
+    }
+
+    /// `a = b = c AND d = e`
+    fn equalities(&self, node: &Node, join: &MultiJoin) -> String {
+        let name = |(input, column): &(usize, usize)| {
+            self.nodes[node.inputs[*input]].schema.field(*column).name().as_str()
+        };
+        let classes = join.equal.iter().map(|class| class.iter().map(name).collect::<Vec<_>>().join(" = "));
+        classes.collect::<Vec<_>>().join(" AND ")
     }
 
     fn join_keys(&self, node: &Node, join: &Join) -> String {
@@ -262,6 +278,24 @@ impl<'a> Printer<'a> {
                 if let Some(residual) = &join.residual {
                     write!(f, " WHERE {}", self.expression(residual))?;
                 }
+                if self.verbose {
+                    let shown: Vec<_> =
+                        join.output.iter().map(|c| join.pair.field(*c).name().as_str()).collect();
+                    write!(f, ": {}", shown.join(", "))?;
+                }
+                Ok(())
+            }
+            Operator::MultiJoin(join) => {
+                write!(f, "DeltaJoin on {}", self.plan.equalities(node, join))?;
+                if let Some(residual) = &join.residual {
+                    write!(f, " WHERE {}", self.expression(residual))?;
+                }
+                let path = |(from, path): (usize, &Vec<usize>)| {
+                    let inputs = std::iter::once(&from).chain(path).map(|input| (input + 1).to_string());
+                    inputs.collect::<Vec<_>>().join("-")
+                };
+                let paths: Vec<_> = join.paths.iter().enumerate().map(path).collect();
+                write!(f, "; paths {}", paths.join(", "))?;
                 if self.verbose {
                     let shown: Vec<_> =
                         join.output.iter().map(|c| join.pair.field(*c).name().as_str()).collect();
@@ -476,6 +510,9 @@ impl<'a> Printer<'a> {
                     None => "state: every row of both sides, never freed".to_owned(),
                     Some(close) => self.join_closing(node, close),
                 }];
+            }
+            Operator::MultiJoin(_) => {
+                return vec!["state: every row of each input once, never freed".to_owned()];
             }
             Operator::TopN(top) => {
                 let kept = match (self.plan.nodes[node.inputs[0]].append_only, top.partition.is_empty()) {

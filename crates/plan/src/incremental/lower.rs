@@ -3,7 +3,7 @@
 //! Projections and filters are carried along as expressions over the last operator ([`Pending`]) and become one [`Map`] when
 //! an operator needs its input; an aggregate whose columns are there already reads them in place.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
@@ -30,12 +30,14 @@ use crate::window::{WindowKind, WindowTvf};
 use crate::{Metadata, RelationSource, clock, names};
 
 /// Options of the view that lowering heeds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LowerOptions {
     /// `WITH (allowed_lateness = …)`.
     pub allowed_lateness_us: i64,
     /// EMIT ON WINDOW CLOSE.
     pub emit_on_close: bool,
+    /// How many rows relations had when the view was made: paths of joins are chosen by it.
+    pub rows: BTreeMap<RelationId, u64>,
 }
 
 /// The incremental plan of a view's query ([`crate::QueryPlan::logical`] of [`crate::Planner::plan_view`]).
@@ -46,15 +48,17 @@ pub fn lower(plan: &LogicalPlan, options: LowerOptions) -> Result<Plan, SqlError
     let mut lowering = Lowering { nodes: Vec::new(), options, closing: 0, numbered: None };
     let pending = lowering.lower(plan, false)?;
     let root = lowering.materialize(pending)?;
-    if options.emit_on_close && lowering.closing == 0 {
+    if lowering.options.emit_on_close && lowering.closing == 0 {
         return Err(SqlError::unsupported(
             "EMIT ON WINDOW CLOSE needs an aggregate over windows of a source with a watermark",
         )
         .hint("Group by window_start of TUMBLE or HOP over a source, or leave EMIT out."));
     }
     debug_assert_eq!(root + 1, lowering.nodes.len());
-    let corrects = |node: &Node| matches!(node.operator, Operator::Join(_)) && !node.append_only;
-    if options.emit_on_close && lowering.nodes.iter().any(corrects) {
+    let corrects = |node: &Node| {
+        matches!(node.operator, Operator::Join(_) | Operator::MultiJoin(_)) && !node.append_only
+    };
+    if lowering.options.emit_on_close && lowering.nodes.iter().any(corrects) {
         return Err(SqlError::unsupported("EMIT ON WINDOW CLOSE: a join gives rows that later ones correct")
             .hint("Use an inner join of streams and windows without allowed_lateness, or leave EMIT out."));
     }

@@ -73,6 +73,9 @@ impl Lowering {
                 ));
             }
         };
+        if let Some(pending) = self.multi_join(join)? {
+            return Ok(pending);
+        }
         if let Some((join, above)) = without_clock(join) {
             let mut pending = self.join(&join)?;
             let above = over(&above, &join.schema, &pending.columns)?;
@@ -236,7 +239,7 @@ impl Lowering {
         }
     }
 
-    pub(super) fn pair(&self, sides: &[Side; 2]) -> SchemaRef {
+    pub(super) fn pair(&self, sides: &[Side]) -> SchemaRef {
         let mut unique = Names::default();
         let fields = sides.iter().flat_map(|side| self.nodes[side.node].schema.fields());
         let fields: Vec<Field> =
@@ -475,7 +478,7 @@ fn bound<'a>(
 }
 
 /// Each once.
-fn distinct(columns: &[usize]) -> Vec<usize> {
+pub(super) fn distinct(columns: &[usize]) -> Vec<usize> {
     let mut seen = HashSet::new();
     columns.iter().copied().filter(|c| seen.insert(*c)).collect()
 }

@@ -15,6 +15,7 @@ mod grouping;
 mod lower;
 mod lower_asof;
 mod lower_join;
+mod lower_multi_join;
 mod lower_order;
 mod lower_values;
 mod order;
@@ -75,6 +76,7 @@ pub enum Operator {
     SortedAggregate(SortedAggregate),
     Window(Window),
     Join(Join),
+    MultiJoin(MultiJoin),
     /// One row that is there from the beginning: a SELECT without FROM. Its only column means nothing.
     OneRow,
     /// UNION ALL of inputs with equal column types.
@@ -238,6 +240,22 @@ pub struct Join {
     /// The condition lets rows meet only within some time: late ones are refused, and those that are over are freed.
     pub close: Option<JoinClose>,
     /// The left input's columns and the right's, under unique names.
+    pub pair: SchemaRef,
+    /// Columns of `pair`.
+    pub output: Vec<usize>,
+}
+
+/// Rows of three and more inputs that belong together. Each input is kept once, and its rows are looked up in the others along a
+/// path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MultiJoin {
+    /// Classes of columns that are equal, by input and column, each input once; of equal types. NULL equals nothing.
+    pub equal: Vec<Vec<(usize, usize)>>,
+    /// Of each input: the others, in the order in which its rows are looked up in them.
+    pub paths: Vec<Vec<usize>>,
+    /// What else must be true, over the columns of `pair`; NULL is not true.
+    pub residual: Option<Expr>,
+    /// The columns of all inputs, under unique names.
     pub pair: SchemaRef,
     /// Columns of `pair`.
     pub output: Vec<usize>,

@@ -208,9 +208,10 @@ fn what_has_no_operator_yet_is_refused_by_name() {
 
 #[test]
 fn emit_on_window_close_needs_a_window_that_closes() {
-    let options = LowerOptions { emit_on_close: true, allowed_lateness_us: 0 };
+    let options = LowerOptions { emit_on_close: true, ..LowerOptions::default() };
     let explain = |sql: &str| {
-        view_plan(sql, options).map_or_else(|e| described(&e), |plan| plan.to_string().replace('\n', " |"))
+        view_plan(sql, options.clone())
+            .map_or_else(|e| described(&e), |plan| plan.to_string().replace('\n', " |"))
     };
     check_all(
         [

@@ -113,6 +113,7 @@ pub fn catalog() -> Arc<Catalog> {
                 frozen: Frozen::default(),
                 unique_key: Some(vec![0]),
                 paused: false,
+                rows: Vec::new(),
             }),
             vec![column("auction", Int8), column("total", Numeric(38, 0))],
         ),

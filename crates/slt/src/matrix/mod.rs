@@ -206,5 +206,7 @@ async fn connect(server: &Server) -> Result<tokio_postgres::Client, String> {
     let connected = tokio_postgres::connect(&server.config(), NoTls).await;
     let (client, connection) = connected.map_err(|e| format!("no connection: {e}"))?;
     tokio::spawn(connection); // ends with the client, or with the server
+    let patient = format!("SET millpond.read_timeout = '{STATEMENT_SECONDS_MAX}s'");
+    client.batch_execute(&patient).await.map_err(|e| format!("{patient}: {e}"))?;
     Ok(client)
 }
