@@ -33,7 +33,8 @@ cargo xtask <chore>
                       the log on a simulated disk: crashes, failures and full disks at random calls (release build)
   fuzz [--minutes M] [--debug]
                       hostile bytes for every decoder of the log (release build)
-  oracle --seeds N    random queries and changes: every view against the batch answer (release build)
+  oracle --seeds N | --minutes M [--from SEED]
+                      random queries and changes: every view against the batch answer (release build)
   bench [arguments]   benchmarks: a table and JSON (release build)
 ";
 
