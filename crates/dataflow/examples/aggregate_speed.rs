@@ -115,6 +115,7 @@ fn hop(graph: &mut Graph, input: InputId) {
         slide_micros: 2 * SECOND,
         size_micros: 10 * SECOND,
         offset_micros: 0,
+        cumulative: false,
         keys: vec![GroupColumn::WindowStart, GroupColumn::Input(0)],
         calls: calls(),
         append_only: true,

@@ -205,7 +205,7 @@ pub struct HopClose {
     pub emit_on_close: bool,
 }
 
-/// GROUP BY straight over HOP, per slice of gcd(slide, size). A row whose time is NULL belongs to no window.
+/// GROUP BY straight over HOP, per slice of gcd(slide, size), or over CUMULATE, per step. A row whose time is NULL belongs to no window.
 #[derive(Clone, Debug)]
 pub struct HopSpec {
     /// A column of microsecond timestamps.
@@ -214,6 +214,8 @@ pub struct HopSpec {
     pub slide_micros: i64,
     pub size_micros: i64,
     pub offset_micros: i64,
+    /// Windows start at `offset_micros` + n × `size_micros` and end after each `slide_micros`. The window's end is then a key.
+    pub cumulative: bool,
     /// In output order; at least one is the window's start or end.
     pub keys: Vec<GroupColumn>,
     pub calls: Vec<AggregateCall>,

@@ -170,8 +170,10 @@ fn close_spec(close: incremental::WindowClose) -> Option<CloseSpec> {
 }
 
 fn hop_spec(hop: &incremental::HopAggregate, source: &Node, node: &Node) -> Result<HopSpec, SqlError> {
-    let planned::WindowKind::Hop { slide, size, offset } = hop.window else {
-        return Err(SqlError::internal("a hop aggregate over a window that is no hop"));
+    let (slide, size, offset, cumulative) = match hop.window {
+        planned::WindowKind::Hop { slide, size, offset } => (slide, size, offset, false),
+        planned::WindowKind::Cumulate { step, size, offset } => (step, size, offset, true),
+        _ => return Err(SqlError::internal("an aggregate per slice over windows that have none")),
     };
     let keys = hop.group.iter().map(|column| match column {
         HopColumn::Input(n) => GroupColumn::Input(*n),
@@ -183,6 +185,7 @@ fn hop_spec(hop: &incremental::HopAggregate, source: &Node, node: &Node) -> Resu
         slide_micros: micros(slide)?,
         size_micros: micros(size)?,
         offset_micros: micros(offset)?,
+        cumulative,
         keys: keys.collect(),
         calls: calls(&hop.calls),
         append_only: source.append_only,

@@ -1,6 +1,7 @@
-//! GROUP BY over HOP, per slice.
+//! GROUP BY over HOP and CUMULATE, per slice.
 //!
-//! A window of `size` that starts every `slide` consists of slices of gcd(slide, size). Within an epoch a row is added once,
+//! A window of `size` that starts every `slide` consists of slices of gcd(slide, size); one that grows by `slide` up to `size`, of
+//! slices of `slide`. Within an epoch a row is added once,
 //! to the partial table of its slice; at the end of the epoch the groups of the slice are merged into each window that
 //! contains it. With size/slide = 10 that is one addition per row and ten per group, not ten per row.
 //!
@@ -37,6 +38,8 @@ struct Hops {
     size: i64,
     slice: i64,
     offset: i64,
+    /// Windows begin together every `size`, and end every `slide`.
+    cumulative: bool,
 }
 
 impl Hops {
@@ -51,7 +54,12 @@ impl Hops {
         while a % slice != 0 {
             (a, slice) = (slice, a % slice);
         }
-        Ok(Self { slide, size, slice, offset: spec.offset_micros.rem_euclid(slide) })
+        let cumulative = spec.cumulative;
+        if cumulative && slice != slide {
+            return Err(SqlError::internal("a size is a multiple of its step"));
+        }
+        let offset = spec.offset_micros.rem_euclid(if cumulative { size } else { slide });
+        Ok(Self { slide, size, slice, offset, cumulative })
     }
 
     /// The start of the slice that `time` is in; `None` where one of its windows would leave PostgreSQL's timestamps.
@@ -65,6 +73,9 @@ impl Hops {
 
     /// The end of the earliest window that contains a slice.
     fn first_end(&self, slice: i64) -> i64 {
+        if self.cumulative {
+            return slice + self.slide;
+        }
         // Windows end at offset + size + n × slide; the earliest that contains the slice ends at or after the slice does.
         let least = slice + self.slice - self.offset - self.size;
         least.div_euclid(self.slide) * self.slide
@@ -73,11 +84,28 @@ impl Hops {
             + self.size
     }
 
+    /// No window that contains a slice ends later.
+    fn last_end(&self, slice: i64) -> i64 {
+        match self.cumulative {
+            true => self.whole(slice) + self.size,
+            false => slice + self.size,
+        }
+    }
+
+    /// The start of the windows of CUMULATE that `time` is in.
+    fn whole(&self, time: i64) -> i64 {
+        (time - self.offset).div_euclid(self.size) * self.size + self.offset
+    }
+
+    fn start(&self, end: i64) -> i64 {
+        if self.cumulative { self.whole(end - 1) } else { end - self.size }
+    }
+
     /// The ends of the windows that contain a slice, from `first` on.
     fn ends(&self, slice: i64, first: i64) -> impl Iterator<Item = i64> + use<> {
-        let (slide, size) = (self.slide, self.size);
+        let (slide, last) = (self.slide, self.last_end(slice));
         std::iter::successors(Some(first), move |end| end.checked_add(slide))
-            .take_while(move |end| end - size <= slice)
+            .take_while(move |end| *end <= last)
     }
 }
 
@@ -104,8 +132,8 @@ impl HopRouter {
     fn first_open(&self, slice: i64, row: usize, mark: Option<i64>, late: &mut LateWindows) -> i64 {
         let mut first = self.hops.first_end(slice);
         let (Some(close), Some(mark)) = (&self.close, mark) else { return first };
-        while is_over(Some(first), close.lateness_micros, EventTime(mark)) && first - self.hops.size <= slice
-        {
+        let last = self.hops.last_end(slice);
+        while is_over(Some(first), close.lateness_micros, EventTime(mark)) && first <= last {
             late.rows.push(row as u32);
             late.ends.push(first);
             late.marks.push(mark);
@@ -144,7 +172,7 @@ impl Router for HopRouter {
             };
             let refused = late.rows.len();
             let first = self.first_open(slice, row, mark, &mut late);
-            if first - self.hops.size <= slice {
+            if first <= self.hops.last_end(slice) {
                 kept.push(row as u32);
                 slices.push(slice);
                 firsts.push(first);
@@ -215,7 +243,7 @@ impl Hop {
         while let Some(((slice, first), mut partial)) = self.partials.pop_first() {
             let groups = partial.gather();
             for end in self.hops.ends(slice, first) {
-                let window = Window { start: Some(end - self.hops.size), end: Some(end) };
+                let window = Window { start: Some(self.hops.start(end)), end: Some(end) };
                 self.windows.table(window).merge(&partial, &groups);
             }
             if self.spare.len() < 8 {

@@ -298,7 +298,7 @@ fn epochs_with_watermarks(rng: &mut SmallRng, append_only: bool) -> Vec<(Vec<Cha
 /// One row per window, windows behind the columns of the row. Late ones apart.
 fn expand(
     changes: &[Change],
-    (slide, size, offset): (i64, i64, i64),
+    (slide, size, offset, cumulative): (i64, i64, i64, bool),
     rule: &Lateness,
     accepted: &mut Multiset,
     late: &mut Multiset,
@@ -306,9 +306,15 @@ fn expand(
     for (row, weight) in changes {
         let Some(time) = row[TS].int() else { continue };
         let time = time as i64;
-        let mut start = (time - offset).div_euclid(slide) * slide + offset;
-        while start + size > time {
-            let end = start + size;
+        let floor = |of: i64| (time - offset).div_euclid(of) * of + offset;
+        let windows: Vec<(i64, i64)> = match cumulative {
+            true => (1..=size / slide).map(|n| (floor(size), floor(size) + n * slide)).collect(),
+            false => (0..=size / slide)
+                .map(|n| floor(slide) - n * slide)
+                .map(|start| (start, start + size))
+                .collect(),
+        };
+        for (start, end) in windows.into_iter().filter(|window| window.1 > time) {
             let mut row = row.clone();
             let over =
                 row[WATERMARK].int().filter(|mark| rule.close && i128::from(end + rule.lateness) <= *mark);
@@ -323,7 +329,6 @@ fn expand(
                     add(accepted, row, *weight);
                 }
             }
-            start -= slide;
         }
     }
 }
@@ -347,10 +352,18 @@ fn check_windows(rng: &mut SmallRng, per_slice: bool, over_rows: bool) {
     let rule =
         Lateness { lateness: rng.random_range(0..20), close, emit_on_close: rng.random_ratio(1, 3) && close };
     let slide = rng.random_range(1..30);
-    let size = if per_slice { slide + rng.random_range(0..60) } else { slide };
+    let cumulative = per_slice && rng.random_ratio(1, 3);
+    let size = match per_slice {
+        _ if cumulative => slide * rng.random_range(1..6),
+        true => slide + rng.random_range(0..60),
+        false => slide,
+    };
     let offset = rng.random_range(-20..20);
     let mut keys =
         [vec![START], vec![END], vec![START, END], vec![END, START]][rng.random_range(0..4)].clone();
+    if cumulative && !keys.contains(&END) {
+        keys.push(END);
+    }
     for key in [0, 1, 2] {
         if rng.random_ratio(1, 3) {
             keys.insert(rng.random_range(0..=keys.len()), key);
@@ -378,6 +391,7 @@ fn check_windows(rng: &mut SmallRng, per_slice: bool, over_rows: bool) {
             slide_micros: slide,
             size_micros: size,
             offset_micros: offset,
+            cumulative,
             keys: keys.iter().map(column).collect(),
             calls: calls.clone(),
             append_only,
@@ -418,7 +432,7 @@ fn check_windows(rng: &mut SmallRng, per_slice: bool, over_rows: bool) {
     };
     let (mut accepted, mut late) = (Multiset::new(), Multiset::new());
     for (epoch, mark) in epochs_with_watermarks(rng, append_only) {
-        expand(&epoch, (slide, size, offset), &rule, &mut accepted, &mut late);
+        expand(&epoch, (slide, size, offset, cumulative), &rule, &mut accepted, &mut late);
         let deltas = deltas(rng, &schema, &epoch);
         harness.step(deltas, mark);
         let mut shown = accepted.clone();
@@ -568,7 +582,7 @@ fn hop_expansion_of_rows_agrees_with_its_definition() {
         let (mut accepted, mut late) = (Multiset::new(), Multiset::new());
         let rule = Lateness { lateness: 0, close: false, emit_on_close: false };
         for epoch in random_epochs(rng, false) {
-            expand(&epoch, (10, 25, 3), &rule, &mut accepted, &mut late);
+            expand(&epoch, (10, 25, 3, false), &rule, &mut accepted, &mut late);
             let deltas = deltas(rng, &schema, &epoch);
             // A row may be inserted and retracted in one epoch: the expansion is linear and publishes both.
             let mut net = Multiset::new();

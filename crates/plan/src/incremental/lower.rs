@@ -468,16 +468,25 @@ impl Lowering {
         }
     }
 
-    /// The HOP that `input` stands on, if the aggregate can be computed per slice: fixed sizes, and the window's bounds are
+    /// The HOP or CUMULATE that `input` stands on, if the aggregate can be computed per slice: fixed sizes, and the window's bounds are
     /// used as group columns and nowhere else.
     fn hop_input(&self, grouping: &Grouping, input: &Pending) -> Option<Window> {
         let node = &self.nodes[input.node];
         let Operator::Window(window) = &node.operator else { return None };
-        let WindowKind::Hop { slide, size, .. } = &window.window else { return None };
-        if slide.months != 0 || size.months != 0 {
+        let (step, size, by_end) = match &window.window {
+            WindowKind::Hop { slide, size, .. } => (slide, size, false),
+            // Its windows begin together, so the start does not tell them apart.
+            WindowKind::Cumulate { step, size, .. } => (step, size, true),
+            _ => return None,
+        };
+        if step.months != 0 || size.months != 0 {
             return None;
         }
         let bounds = bounds(&node.schema);
+        let is_end = |e: &Expr| matches!(e, Expr::Column(c) if c.name == bounds[1]);
+        if by_end && !grouping.group.iter().any(is_end) {
+            return None;
+        }
         let uses = |e: &Expr| e.column_refs().into_iter().any(|c| bounds.contains(&c.name));
         let plain = |e: &Expr| matches!(e, Expr::Column(_));
         let grouped = grouping.group.iter().any(uses);

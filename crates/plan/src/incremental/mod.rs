@@ -165,11 +165,11 @@ pub struct WindowClose {
     pub emit_on_close: bool,
 }
 
-/// GROUP BY straight over HOP, to be computed per slice: rows are not copied size/slide times. A row whose time is NULL
+/// GROUP BY straight over HOP or CUMULATE, to be computed per slice: rows are not copied size/slide times. A row whose time is NULL
 /// belongs to no window. Output columns: the group's, then one per call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HopAggregate {
-    /// Always [`WindowKind::Hop`].
+    /// [`WindowKind::Hop`], or [`WindowKind::Cumulate`] with the window's end in the group.
     pub window: WindowKind,
     /// Input column of type timestamp or timestamptz.
     pub time: usize,
