@@ -8,6 +8,7 @@
 pub(crate) mod canonical;
 mod json;
 mod resolve;
+mod zero;
 mod zone;
 
 use arrow::datatypes::DataType;
@@ -27,6 +28,8 @@ use millpond_types::SqlType;
 use crate::cast::{self, CastContext, cast_array};
 use crate::error::into_datafusion;
 use crate::operator::{self, Operation};
+pub use canonical::NAME as CANONICAL;
+pub use zero::{NAME as ORDER_KEY, order_keys};
 pub use zone::{in_zone, plan_in_zone};
 
 /// Replaces arithmetic, unary minus and casts in a typed expression (all of its columns stand in `schema`) by kernels

@@ -18,7 +18,7 @@ use sqlparser::ast;
 
 use crate::context::Context;
 use crate::errors::{self, Places, at_opt};
-use crate::{Planner, coercion, rules};
+use crate::{Planner, coercion, prepare, rules};
 
 /// A typed expression over the declared columns of one relation.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl Planner {
         let schema = DFSchema::try_from(Schema::new(fields)).map_err(|e| errors::planning(e, &places))?;
         let context = Context::new(self, Vec::new());
         let bound = SqlToRel::new(&context)
-            .sql_to_expr(expr.clone(), &schema, &mut PlannerContext::new())
+            .sql_to_expr(prepare::expression(expr)?, &schema, &mut PlannerContext::new())
             .map_err(|e| errors::planning(e, &places))?;
         refuse_misplaced(&bound, "an expression of a column")?;
         let (_, session) = context.into_findings();

@@ -202,19 +202,39 @@ impl VisitorMut for Rewriter<'_> {
         {
             *expr = parameter;
         }
-        if let Some(columns) = row_comparison(expr) {
-            *expr = columns;
+        match spell(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
         }
-        if let ast::Expr::Collate { expr: inner, collation } = expr {
-            match by_bytes(collation) {
-                Ok(()) => *expr = ast::Expr::Nested(inner.clone()),
-                Err(error) => return ControlFlow::Break(error),
-            }
-        }
-        spelling::as_calls(expr);
-        literals::type_parts(expr);
-        ControlFlow::Continue(())
     }
+}
+
+/// Spellings that DataFusion does not read, or would read with other types, in an expression outside of a query.
+///
+/// # Errors
+/// 0A000 for a collation.
+pub(crate) fn expression(expr: &ast::Expr) -> Result<ast::Expr, SqlError> {
+    let mut expr = expr.clone();
+    match ast::visit_expressions_mut(&mut expr, |e| match spell(e) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    }) {
+        ControlFlow::Continue(()) => Ok(expr),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+fn spell(expr: &mut ast::Expr) -> Result<(), SqlError> {
+    if let Some(columns) = row_comparison(expr) {
+        *expr = columns;
+    }
+    if let ast::Expr::Collate { expr: inner, collation } = expr {
+        by_bytes(collation)?;
+        *expr = ast::Expr::Nested(inner.clone());
+    }
+    spelling::as_calls(expr);
+    literals::type_parts(expr);
+    Ok(())
 }
 
 /// `SELECT DISTINCT f(a) ... ORDER BY f(a)` orders by the output: the number of the column says so, whatever its name is.

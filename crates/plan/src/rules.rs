@@ -20,6 +20,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -43,7 +44,9 @@ use datafusion::optimizer::{
 };
 use millpond_functions::Zone;
 use millpond_functions::error::into_datafusion;
-use millpond_functions::rewrite::{PostgresSemantics, plan_in_zone, postgres_literal};
+use millpond_functions::rewrite::{
+    PostgresSemantics, common_types, order_keys, plan_in_zone, postgres_literal,
+};
 use millpond_types::{SqlError, SqlState};
 
 use crate::constant::argument_name;
@@ -52,6 +55,7 @@ use crate::context::{config_options, session_state};
 static ANALYZER: LazyLock<Analyzer> = LazyLock::new(|| {
     Analyzer::with_rules(vec![
         Arc::new(NarrowLiterals),
+        Arc::new(CommonTypes),
         Arc::new(UnionTypes),
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(TypeCoercion::new()),
@@ -86,7 +90,7 @@ static FOLDER: LazyLock<Optimizer> =
 /// A plan with PostgreSQL's types.
 pub(crate) fn analyze(plan: LogicalPlan, zone: Zone) -> Result<LogicalPlan> {
     let plan = ANALYZER.execute_and_check(plan, config_options(), |_, _| {})?;
-    plan_in_zone(union_fields(plan)?, zone)
+    plan_in_zone(order_keys(union_fields(plan)?)?, zone)
 }
 
 /// What the fields of a UNION say beside their types was settled before its branches were; execution takes it from these.
@@ -215,6 +219,32 @@ impl AnalyzerRule for NarrowLiterals {
 
     fn name(&self) -> &str {
         "narrow_literals"
+    }
+}
+
+/// See [`common_types`].
+#[derive(Debug)]
+struct CommonTypes;
+
+impl AnalyzerRule for CommonTypes {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|plan| {
+            let schema = merge_schema(&plan.inputs());
+            let preserver = NamePreserver::new(&plan);
+            let plan = plan.map_expressions(|expr| {
+                let saved = preserver.save(&expr);
+                Ok(common_types(expr, &schema)?.update_data(|e| saved.restore(e)))
+            })?;
+            match plan.transformed {
+                true => plan.map_data(LogicalPlan::recompute_schema),
+                false => Ok(plan),
+            }
+        })
+        .map(|transformed| transformed.data)
+    }
+
+    fn name(&self) -> &str {
+        "common_types"
     }
 }
 

@@ -20,7 +20,7 @@ use crate::column::{boolean, refuse_misplaced, unqualified};
 use crate::context::Context;
 use crate::errors::{self, Places, at_opt};
 use crate::planner::parameter_fields;
-use crate::{Planner, coercion, names, parameters, rules, trace};
+use crate::{Planner, coercion, names, parameters, prepare, rules, trace};
 
 impl Planner {
     /// The table or source of that name; what cannot be written is refused.
@@ -215,7 +215,7 @@ impl<'a> Scope<'a> {
     /// Resolves names; types come later.
     pub(super) fn bind(&self, expr: &ast::Expr) -> Result<Expr, SqlError> {
         SqlToRel::new(&self.context)
-            .sql_to_expr(expr.clone(), &self.schema, &mut self.names.clone())
+            .sql_to_expr(prepare::expression(expr)?, &self.schema, &mut self.names.clone())
             .map_err(|e| errors::planning(e, self.places))
     }
 

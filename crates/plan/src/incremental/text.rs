@@ -4,6 +4,7 @@ use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::{Expr, binary_expr, lit};
+use millpond_functions::rewrite::{CANONICAL, ORDER_KEY};
 
 /// `price * 2 > 7`
 pub(super) fn shown(expr: &Expr) -> String {
@@ -21,7 +22,9 @@ pub(super) fn shown(expr: &Expr) -> String {
 fn operator(call: ScalarFunction) -> Expr {
     use datafusion::logical_expr::Operator::*;
     let op = match call.func.name() {
-        "canonical" if call.args.len() == 1 => return call.args.into_iter().next().unwrap_or_default(),
+        CANONICAL | ORDER_KEY if call.args.len() == 1 => {
+            return call.args.into_iter().next().unwrap_or_default();
+        }
         "checked_add" => Plus,
         "checked_subtract" => Minus,
         "checked_multiply" => Multiply,
