@@ -9,6 +9,7 @@ use std::time::Duration;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use millpond_catalog::Catalog;
 use millpond_env::Env;
@@ -423,9 +424,14 @@ fn datafusion_state(config: &EngineConfig) -> Result<SessionState, SqlError> {
         .with_memory_pool(pool)
         .build_arc()
         .map_err(millpond_functions::error::from_datafusion)?;
+    // It pushes a filter on `k` of the side of an outer join that may be missing to the other side if that has a `k`, too.
+    // Filters are where they belong when a plan comes here.
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.retain(|rule| !rule.name().starts_with("FilterPushdown"));
     Ok(SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_physical_optimizer_rules(rules)
         .build())
 }
