@@ -43,7 +43,13 @@ pub(crate) struct Context<'a> {
 pub(crate) async fn insert(cx: &Context<'_>, txn: &mut Txn, plan: &InsertPlan) -> Result<Written, SqlError> {
     let target = cx.inner.target(&cx.snapshot.catalog, plan.relation)?;
     // Batch by batch, so that a statement without end meets the transaction's limit and not that of the memory.
-    let mut batches = read::stream(cx.inner, cx.snapshot, &plan.rows, cx.parameters, Some(&mut *txn)).await?;
+    let (inner, snapshot, parameters) = (cx.inner, cx.snapshot, cx.parameters);
+    let relation = cx.snapshot.catalog.relation(plan.relation);
+    // Rows of a stream that stand in order of time should not overtake each other: they would be late.
+    let mut batches = match relation.is_some_and(|relation| relation.watermark().is_some()) {
+        true => read::stream_in_order(inner, snapshot, &plan.rows, parameters, Some(&mut *txn)).await?,
+        false => read::stream(inner, snapshot, &plan.rows, parameters, Some(&mut *txn)).await?,
+    };
     let mut rows = 0;
     let mut returned = Vec::new();
     while let Some(batch) = batches.try_next().await.map_err(from_datafusion)? {

@@ -10,6 +10,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::provider_as_source;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
@@ -41,24 +42,52 @@ pub(crate) async fn stream(
     execute_stream(physical, task_context(&inner.datafusion)).map_err(from_datafusion)
 }
 
+/// As [`stream`], in one thread: rows come as they would be read from one end to the other.
+pub(crate) async fn stream_in_order(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    logical: &LogicalPlan,
+    parameters: &[ScalarValue],
+    txn: Option<&mut Txn>,
+) -> Result<SendableRecordBatchStream, SqlError> {
+    let state = &inner.datafusion;
+    let state = SessionStateBuilder::new_from_existing(state.clone())
+        .with_config(state.config().clone().with_target_partitions(1))
+        .build();
+    let logical = executable(inner, snapshot, logical, parameters, txn)?;
+    let physical = physical_planner().create_physical_plan(&logical, &state).await.map_err(from_datafusion)?;
+    execute_stream(physical, task_context(&state)).map_err(from_datafusion)
+}
+
 async fn physical(
     inner: &Inner,
     snapshot: &Snapshot,
     logical: &LogicalPlan,
     parameters: &[ScalarValue],
-    mut txn: Option<&mut Txn>,
+    txn: Option<&mut Txn>,
 ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    let logical = executable(inner, snapshot, logical, parameters, txn)?;
+    physical_planner().create_physical_plan(&logical, &inner.datafusion).await.map_err(from_datafusion)
+}
+
+/// A plan over what the snapshot holds.
+fn executable(
+    inner: &Inner,
+    snapshot: &Snapshot,
+    logical: &LogicalPlan,
+    parameters: &[ScalarValue],
+    mut txn: Option<&mut Txn>,
+) -> Result<LogicalPlan, SqlError> {
     let logical = bind_parameters(logical, parameters)?;
     let logical = push_conditions(batch(logical)?)?;
-    let logical = replace_relations(logical, &mut |source| {
+    replace_relations(logical, &mut |source| {
         let relation = snapshot
             .catalog
             .relation(source.facts().id)
             .ok_or_else(|| SqlError::internal(format!("relation {} is gone", source.facts().id)))?;
         let provider = provider(inner, snapshot, relation, source, txn.as_deref_mut())?;
         Ok(provider_as_source(provider) as Arc<dyn TableSource>)
-    })?;
-    physical_planner().create_physical_plan(&logical, &inner.datafusion).await.map_err(from_datafusion)
+    })
 }
 
 /// Runs a plan for what its operators have to say about it: rows, times, and so on.
