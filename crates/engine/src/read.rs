@@ -55,7 +55,8 @@ pub(crate) async fn stream_in_order(
         .with_config(state.config().clone().with_target_partitions(1))
         .build();
     let logical = executable(inner, snapshot, logical, parameters, txn)?;
-    let physical = physical_planner().create_physical_plan(&logical, &state).await.map_err(from_datafusion)?;
+    let physical =
+        physical_planner().create_physical_plan(&logical, &state).await.map_err(from_datafusion)?;
     execute_stream(physical, task_context(&state)).map_err(from_datafusion)
 }
 

@@ -56,6 +56,13 @@ pub fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> 
             None => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
         },
         Expr::Negative(operand) => negative(*operand, schema),
+        // As they are executed: DataFusion's plan would say that they are never NULL, and its execution that they may be.
+        Expr::IsTrue(x) => Ok(Transformed::yes(truth(x, Operator::IsNotDistinctFrom, true))),
+        Expr::IsNotTrue(x) => Ok(Transformed::yes(truth(x, Operator::IsDistinctFrom, true))),
+        Expr::IsFalse(x) => Ok(Transformed::yes(truth(x, Operator::IsNotDistinctFrom, false))),
+        Expr::IsNotFalse(x) => Ok(Transformed::yes(truth(x, Operator::IsDistinctFrom, false))),
+        Expr::IsUnknown(x) => Ok(Transformed::yes(Expr::IsNull(x))),
+        Expr::IsNotUnknown(x) => Ok(Transformed::yes(Expr::IsNotNull(x))),
         Expr::Literal(value, metadata) => Ok(match without_negative_scale(&value) {
             Some(value) => Transformed::yes(Expr::Literal(value, metadata)),
             None => Transformed::no(Expr::Literal(value, metadata)),
@@ -91,6 +98,10 @@ fn time_zone_call(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     };
     args.push(cast_expr(time, &to, schema)?);
     Ok(func.call(args))
+}
+
+fn truth(operand: Box<Expr>, op: Operator, of: bool) -> Expr {
+    Expr::BinaryExpr(BinaryExpr::new(operand, op, Box::new(lit(of))))
 }
 
 fn negative(operand: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

@@ -62,9 +62,14 @@ pub fn order_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// The name of a call's column says what it is ordered by. What stands above has the column under its new name.
 fn rename(plan: LogicalPlan, renamed: &HashMap<String, String>) -> Result<LogicalPlan> {
     let preserver = NamePreserver::new(&plan);
+    let below = merge_schema(&plan.inputs());
     let plan = plan.map_expressions(|expr| {
         let saved = preserver.save(&expr);
         let expr = expr.transform_up(|expr| match &expr {
+            // A projection has given it the old name again.
+            Expr::Column(column @ Column { relation: None, .. }) if below.has_column(column) => {
+                Ok(Transformed::no(expr))
+            }
             Expr::Column(Column { relation: None, name, .. }) => Ok(match renamed.get(name) {
                 Some(name) => Transformed::yes(Expr::Column(Column::new_unqualified(name))),
                 None => Transformed::no(expr),
