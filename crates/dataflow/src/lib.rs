@@ -39,6 +39,7 @@ pub use order::spec::{
 };
 pub use order::{STATE_RIGHT_ROWS, STATE_ROWS};
 pub use spec::{
-    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, GroupColumn, HopClose, HopSpec, JoinClose,
-    JoinKind, JoinSpec, Lookup, MapSpec, MultiJoinSpec, Residual, SideClose, Spread, WindowKind, WindowSpec,
+    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, FlatMapSpec, GroupColumn, HopClose, HopSpec,
+    JoinClose, JoinKind, JoinSpec, Lookup, MapSpec, MultiJoinSpec, Residual, SideClose, Spread, WindowKind,
+    WindowSpec,
 };

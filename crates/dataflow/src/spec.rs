@@ -15,6 +15,20 @@ pub struct MapSpec {
     pub projection: Vec<(Arc<dyn PhysicalExpr>, FieldRef)>,
 }
 
+/// Each row once per row of its sets, which go in step; shorter ones are filled up with NULL. Output columns: those of `kept`, those
+/// of the sets, and with `ordinality` a bigint that counts the rows of a row from 1.
+#[derive(Clone, Debug)]
+pub struct FlatMapSpec {
+    /// Columns of the source that stand beside the sets' rows.
+    pub kept: Vec<usize>,
+    /// Columns of the source that hold answers of set-returning functions ([`millpond_functions::sets`]).
+    pub sets: Vec<usize>,
+    pub ordinality: bool,
+    /// A row whose sets are all empty stays once, with NULLs.
+    pub outer: bool,
+    pub schema: SchemaRef,
+}
+
 /// Each row once per window that its time belongs to, with `window_start` and `window_end` (of the type of the time
 /// column, not null) after the columns of the source. A row whose time is NULL belongs to no window and is dropped; a row
 /// whose window is out of range is rejected (22008).

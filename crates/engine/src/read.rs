@@ -15,11 +15,11 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, Sessio
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::physical_planner::PhysicalPlanner;
 use futures::{Stream, TryStreamExt};
 use millpond_catalog::{Relation, RelationKind};
 use millpond_functions::error::{from_datafusion, into_datafusion};
-use millpond_plan::{RelationSource, batch, bind_parameters, replace_relations};
+use millpond_plan::{RelationSource, batch, bind_parameters, physical_planner, replace_relations};
 use millpond_types::{Commit, RelationId, SqlError, SqlState};
 
 use crate::inner::{Inner, log_read_error};
@@ -126,10 +126,6 @@ pub(crate) async fn collect(
     txn: Option<&mut Txn>,
 ) -> Result<Vec<RecordBatch>, SqlError> {
     stream(inner, snapshot, logical, parameters, txn).await?.try_collect().await.map_err(from_datafusion)
-}
-
-fn physical_planner() -> DefaultPhysicalPlanner {
-    DefaultPhysicalPlanner::default()
 }
 
 fn task_context(state: &SessionState) -> Arc<TaskContext> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use millpond_dataflow::{
-    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, Graph, GroupColumn, HopClose, HopSpec,
-    InputId, MapSpec, NodeId, WindowKind, WindowSpec,
+    AggregateCall, AggregateFunction, AggregateSpec, CloseSpec, FlatMapSpec, Graph, GroupColumn, HopClose,
+    HopSpec, InputId, MapSpec, NodeId, WindowKind, WindowSpec,
 };
 use millpond_functions::window::{Cumulate, Hop, Tumble};
 use millpond_plan::incremental::{self, HopColumn, InputColumn, Node, Operator, Plan};
@@ -110,6 +110,16 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
             Operator::Temporal(filter) => {
                 let clock = clock.ok_or_else(|| SqlError::internal("a filter on now() without a clock"))?;
                 graph.add_temporal(source(0), clock, &temporal::filter(filter, source_node(0), node)?)?
+            }
+            Operator::FlatMap(sets) => {
+                let spec = FlatMapSpec {
+                    kept: sets.kept.clone(),
+                    sets: sets.sets.clone(),
+                    ordinality: sets.ordinality,
+                    outer: sets.outer,
+                    schema: Arc::clone(&node.schema),
+                };
+                graph.add_flat_map(source(0), &spec)?
             }
             Operator::Repeat(repeat) => graph.add_repeat(source(0), repeat.times)?,
         });

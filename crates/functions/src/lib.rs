@@ -21,7 +21,7 @@ mod operator;
 pub mod registry;
 pub mod rewrite;
 mod scalar;
-pub mod series;
+pub mod sets;
 pub mod text;
 pub mod window;
 

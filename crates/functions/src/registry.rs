@@ -15,7 +15,9 @@ use crate::aggregate::rows::OfRows;
 
 /// Functions of DataFusion that PostgreSQL has not under that name, or has with another meaning, and that none of ours
 /// replaces: a wrong answer is worse than none.
-const NOT_POSTGRESQL: [&str; 24] = [
+const NOT_POSTGRESQL: [&str; 26] = [
+    "generate_series",
+    "range",
     "to_char",
     "date_format",
     "to_date",

@@ -114,7 +114,7 @@ impl Hash for Function {
 }
 
 /// The SQL types of arguments; one that nothing has typed is unknown.
-fn sql_types(types: &[DataType]) -> DataFusionResult<Vec<SqlType>> {
+pub(crate) fn sql_types(types: &[DataType]) -> DataFusionResult<Vec<SqlType>> {
     let one = |ty: &DataType| match ty {
         DataType::Null => Ok(SqlType::Unknown),
         ty => SqlType::of_arrow(ty).map(crate::numeric::plain).map_err(into_datafusion),

@@ -15,6 +15,7 @@ use millpond_functions::error::{from_datafusion, into_datafusion};
 use millpond_types::SqlError;
 
 use crate::asof::AsofJoin;
+use crate::flat_map::FlatMap;
 use crate::set_operation::SetOperation;
 use crate::window::{WINDOW_END, WINDOW_START, WindowKind, WindowTvf};
 use crate::{Metadata, RelationSource, names, session, trace};
@@ -177,6 +178,12 @@ fn with_watermark(plan: &LogicalPlan) -> Result<(LogicalPlan, Column)> {
             let plan =
                 LogicalPlanBuilder::from(input).project(projection.expr.iter().cloned().chain([carried]))?;
             Ok((plan.build()?, Column::new_unqualified(name)))
+        }
+        other if FlatMap::of(other).is_some() => {
+            let Some(map) = FlatMap::of(other) else { return internal_err!("it was just there") };
+            let (input, watermark) = with_watermark(map.input())?;
+            let plan = map.carrying(input, watermark.clone())?.into_plan();
+            Ok((plan, watermark))
         }
         other => match WindowTvf::of(other) {
             Some(window) => {

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::{DFSchema, Result, ScalarValue, TableReference};
+use datafusion::common::{Result, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -17,17 +17,16 @@ use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
 };
 use millpond_catalog::{Relation, RelationKind};
+use millpond_functions::Registry;
 use millpond_functions::error::into_datafusion;
 use millpond_functions::rewrite::PostgresOperators;
-use millpond_functions::series::Series;
-use millpond_functions::{Registry, Zone};
 use millpond_sql::RelationName;
 use millpond_types::{RelationId, SqlError, SqlState};
 
 use crate::constant::{session_function, unknown_function};
 use crate::sql_types::PostgresTypes;
 use crate::window_sql::WindowPlanner;
-use crate::{Metadata, Planner, RelationFacts, RelationSource, rules};
+use crate::{Metadata, Planner, RelationFacts, RelationSource, names};
 
 /// Relations and functions that the engine supplies: pg_catalog, information_schema, millpond.*.
 pub trait SystemTables: Send + Sync {
@@ -203,20 +202,6 @@ fn bare(name: &str) -> &str {
     name.strip_prefix("pg_catalog.").unwrap_or(name)
 }
 
-/// The arguments of a function that FROM calls, folded.
-fn constants(function: &str, arguments: Vec<Expr>, zone: Zone) -> Result<Vec<ScalarValue>> {
-    let fold = |argument| match rules::typed(vec![argument], &DFSchema::empty(), zone)?.swap_remove(0) {
-        Expr::Literal(value, _) => Ok(value),
-        other => {
-            let message = format!("an argument of {function} must be a constant, not {other}");
-            Err(into_datafusion(
-                SqlError::unsupported(message).hint("Join with a series of constants instead."),
-            ))
-        }
-    };
-    arguments.into_iter().map(fold).collect()
-}
-
 /// Functions that SqlToRel knows by itself.
 const BUILT_IN: [&str; 4] = ["unnest", "unnest_outer", "make_map", "map"];
 
@@ -229,16 +214,11 @@ impl ContextProvider for Context<'_> {
         static FUNCTIONS: LazyLock<Vec<Arc<datafusion::catalog::TableFunction>>> =
             LazyLock::new(SessionStateDefaults::default_table_functions);
         let name = bare(name).to_lowercase();
-        if matches!(name.as_str(), "generate_series" | "range") {
-            let zone = self.planner.settings.zone();
-            let series = Series::new(&name, &name, &constants(&name, args, zone)?, zone);
-            return Ok(provider_as_source(Arc::new(series.map_err(into_datafusion)?)));
-        }
         let function = FUNCTIONS.iter().find(|f| f.name() == name).ok_or_else(|| {
             let message = format!("function {name} does not exist");
             into_datafusion(
                 SqlError::new(SqlState::UNDEFINED_FUNCTION, message)
-                    .hint("Functions that FROM can call are tumble, hop, generate_series and unnest."),
+                    .hint("Functions that FROM can call are those that return sets, and TUMBLE, HOP, CUMULATE and SESSION."),
             )
         })?;
         let session: &dyn datafusion::catalog::Session = session_state();
@@ -264,6 +244,9 @@ impl ContextProvider for Context<'_> {
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
         let name = bare(name);
+        if let Some(function) = names::of_rows(name) {
+            return Some(function);
+        }
         if let Some(function) = session_function(name, &self.planner.settings) {
             self.session.borrow_mut().get_or_insert_with(|| name.to_owned());
             return Some(function);

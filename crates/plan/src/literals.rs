@@ -9,8 +9,18 @@ use sqlparser::ast::{
 };
 
 /// Functions whose result has the type of their arguments.
-const TYPED_BY_ARGUMENTS: [&str; 9] =
-    ["coalesce", "greatest", "least", "nullif", "max", "min", "sum", "array_agg", "any_value"];
+const TYPED_BY_ARGUMENTS: [&str; 10] = [
+    "generate_series",
+    "coalesce",
+    "greatest",
+    "least",
+    "nullif",
+    "max",
+    "min",
+    "sum",
+    "array_agg",
+    "any_value",
+];
 /// Digits that a numeric may have on either side of the point; a literal with more becomes double precision.
 const NUMERIC_DIGITS_MAX: i64 = 70;
 
@@ -51,18 +61,26 @@ pub(crate) fn type_parts(expr: &mut Expr) {
             let is_typed = call.name.0.last().and_then(|part| part.as_ident()).is_some_and(|name| {
                 TYPED_BY_ARGUMENTS.iter().any(|typed| name.value.eq_ignore_ascii_case(typed))
             });
-            for argument in list.args.iter_mut().filter(|_| is_typed) {
-                if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument {
-                    type_result(expr);
-                }
+            if is_typed {
+                type_arguments(&mut list.args);
             }
         }
+        Expr::Array(array) => array.elem.iter_mut().for_each(type_result),
         Expr::Cast { expr: inner, data_type, .. } if is_float(data_type) => quote_number(inner),
         Expr::Value(value) if is_beyond_numeric(&value.value) => {
             quote_number(expr);
             *expr = cast(expr.clone(), DataType::DoublePrecision);
         }
         _ => {}
+    }
+}
+
+/// Of functions that hand them on.
+pub(crate) fn type_arguments(arguments: &mut [FunctionArg]) {
+    for argument in arguments {
+        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument {
+            type_result(expr);
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! The names that PostgreSQL gives to output columns (FigureColname in parse_target.c).
 
+use std::sync::Arc;
+
+use datafusion::logical_expr::ScalarUDF;
+use millpond_functions::sets::{self, set_function};
 use sqlparser::ast::{self, Expr};
 
 /// Stands between a column's name and a number where two outputs of one SELECT have the same name: DataFusion wants them
@@ -14,6 +18,38 @@ pub(crate) fn distinct(name: &str, n: usize) -> String {
 /// A field's name as the user sees it.
 pub(crate) fn shown(name: &str) -> &str {
     name.split(MARK).next().unwrap_or(name)
+}
+
+/// What a call of a set-returning function in a select list is called until names are bound: one of its rows, and the set.
+pub(crate) fn row_call(expr: &mut Expr) {
+    let Expr::Function(call) = expr else { return };
+    let Some(name) = crate::table_function::named(&call.name).filter(|name| set_function(name).is_some())
+    else {
+        return;
+    };
+    let quoted = |name: String| ast::ObjectName::from(vec![ast::Ident::with_quote('"', name)]);
+    let mut rows = call.clone();
+    call.name = quoted(distinct(&name, SET));
+    rows.name = quoted(distinct(&name, ROWS));
+    rows.args = ast::FunctionArguments::List(ast::FunctionArgumentList {
+        duplicate_treatment: None,
+        args: vec![ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr.clone()))],
+        clauses: Vec::new(),
+    });
+    *expr = Expr::Function(rows);
+}
+
+const ROWS: usize = 1;
+const SET: usize = 2;
+
+/// The functions behind the names that [`row_call`] gives.
+pub(crate) fn of_rows(name: &str) -> Option<Arc<ScalarUDF>> {
+    let (name, which) = name.split_once(MARK)?;
+    match which.parse().ok()? {
+        ROWS => Some(sets::rows_of()),
+        SET => set_function(name),
+        _ => None,
+    }
 }
 
 /// The name of an output without AS.

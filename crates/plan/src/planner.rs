@@ -19,8 +19,10 @@ use sqlparser::ast;
 
 use crate::context::Context;
 use crate::errors::{self, Places, at_opt};
+use crate::prepare::Reading;
 use crate::{
-    RelationFacts, SystemTables, clock, grouping_sets, names, parameters, prepare, rules, set_operation, ties,
+    RelationFacts, SystemTables, clock, flat_map, grouping_sets, names, parameters, prepare, rules,
+    set_operation, ties,
 };
 
 /// What of a session a plan depends on. A view freezes them at CREATE.
@@ -180,14 +182,16 @@ impl Planner {
         parameter_types: &[Option<SqlType>],
         places: &Places,
     ) -> Result<Bound, SqlError> {
-        match self.try_bind(query, parameter_types, places, false) {
-            // `SELECT *, a AS b`: perhaps the names beside `*` are those of its columns.
-            Err(error)
-                if [SqlState::DUPLICATE_COLUMN, SqlState::AMBIGUOUS_COLUMN].contains(&error.state()) =>
-            {
-                self.try_bind(query, parameter_types, places, true).map_err(|_| error)
+        let mut reading = Reading::default();
+        let mut first = None;
+        loop {
+            match self.try_bind(query, parameter_types, places, &reading) {
+                Err(error) if reading.revise(&error, query) => {
+                    first.get_or_insert(error);
+                }
+                Err(error) => return Err(first.unwrap_or(error)),
+                bound => return bound,
             }
-            result => result,
         }
     }
 
@@ -196,11 +200,11 @@ impl Planner {
         query: &ast::Query,
         parameter_types: &[Option<SqlType>],
         places: &Places,
-        rename_beside_wildcard: bool,
+        reading: &Reading,
     ) -> Result<Bound, SqlError> {
         let mut query = query.clone();
         let is_source = |name: &RelationName| self.is_source(name);
-        let metadata = prepare::prepare(&mut query, &is_source, rename_beside_wildcard, self.clock)?;
+        let metadata = prepare::prepare(&mut query, &is_source, reading, self.clock)?;
         let context = Context::new(self, metadata);
         let clock = [Some(clock::TYPE)];
         let parameter_types = if self.clock { &clock } else { parameter_types };
@@ -208,6 +212,7 @@ impl Planner {
             PlannerContext::new().with_prepare_param_data_types(parameter_fields(parameter_types));
         let plan = SqlToRel::new(&context)
             .sql_statement_to_plan_with_context(ast::Statement::Query(Box::new(query)), &mut planner_context)
+            .and_then(flat_map::expand)
             .and_then(set_operation::set_operations)
             .map_err(|e| errors::planning(e, places))?;
         refuse_misread(&plan)?;

@@ -8,23 +8,45 @@ use millpond_sql::{RelationName, fold, position_of};
 use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
-use crate::{Metadata, asof, clock, literals, names, spelling};
+use crate::{Metadata, asof, clock, literals, names, spelling, table_function};
 
-/// Rewrites `tree` in place. `is_source` tells whether a name means a relation with metadata columns. With
-/// `rename_beside_wildcard`, outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'. With
-/// `clock`, now() is a parameter ([`clock`]).
+/// How a statement is read that can be read in several ways.
+#[derive(Default)]
+pub(crate) struct Reading {
+    /// Outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'.
+    rename_beside_wildcard: bool,
+    /// Names that mean the only column of a function in FROM, by its alias.
+    of_functions: HashMap<String, ast::Ident>,
+}
+
+impl Reading {
+    /// Another way to read `query`, after an error.
+    pub(crate) fn revise(&mut self, error: &SqlError, query: &ast::Query) -> bool {
+        let state = error.state();
+        if [SqlState::DUPLICATE_COLUMN, SqlState::AMBIGUOUS_COLUMN].contains(&state) {
+            // `SELECT *, a AS b`: perhaps the names beside `*` are those of its columns.
+            return !std::mem::replace(&mut self.rename_beside_wildcard, true);
+        }
+        let name = error.message().strip_prefix("column \"").and_then(|rest| rest.split_once('"'));
+        let Some((name, _)) = name.filter(|_| state == SqlState::UNDEFINED_COLUMN) else { return false };
+        let Some(column) = table_function::only_column(query, name) else { return false };
+        self.of_functions.insert(name.to_owned(), column).is_none()
+    }
+}
+
+/// Rewrites `tree` in place. `is_source` tells whether a name means a relation with metadata columns. With `clock`, now() is a
+/// parameter ([`clock`]).
 ///
 /// Returns the metadata columns that the statement names.
 pub(crate) fn prepare<T: Visit + VisitMut>(
     tree: &mut T,
     is_source: &dyn Fn(&RelationName) -> bool,
-    rename_beside_wildcard: bool,
+    reading: &Reading,
     clock: bool,
 ) -> Result<Vec<Metadata>, SqlError> {
     let mut named = Named::default();
     let _ = Visit::visit(tree, &mut named);
-    let mut rewriter =
-        Rewriter { named, is_source, rename_beside_wildcard, clock, depth: 0, of_source: Vec::new() };
+    let mut rewriter = Rewriter { named, is_source, reading, clock, depth: 0, of_source: Vec::new() };
     match VisitMut::visit(tree, &mut rewriter) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => {
@@ -64,7 +86,7 @@ impl Visitor for Named {
 struct Rewriter<'a> {
     named: Named,
     is_source: &'a dyn Fn(&RelationName) -> bool,
-    rename_beside_wildcard: bool,
+    reading: &'a Reading,
     /// now() is that of the log.
     clock: bool,
     depth: usize,
@@ -129,6 +151,9 @@ impl VisitorMut for Rewriter<'_> {
                 return ControlFlow::Break(error);
             }
         }
+        if let Err(error) = table_function::nest(&mut select.from) {
+            return ControlFlow::Break(error);
+        }
         self.of_source.push(match &select.from[..] {
             [from] if from.joins.is_empty() => self.factor(&from.relation).is_some_and(|(_, source)| source),
             _ => false,
@@ -147,9 +172,16 @@ impl VisitorMut for Rewriter<'_> {
         use ast::Spanned;
         let span = factor.span();
         if let TableFactor::NestedJoin { table_with_joins, .. } = factor
-            && let Err(error) = asof::nest(table_with_joins)
+            && let Err(error) =
+                asof::nest(table_with_joins).and_then(|()| table_function::nest_joins(table_with_joins, true))
         {
             return ControlFlow::Break(error);
+        }
+        let is_set = table_function::function_of(factor).is_some();
+        match factor {
+            TableFactor::Table { args: Some(args), .. } if is_set => literals::type_arguments(&mut args.args),
+            TableFactor::Function { args, .. } => literals::type_arguments(args),
+            _ => {}
         }
         if let TableFactor::Table { name, alias, args, version, with_ordinality, sample, .. } = factor {
             if version.is_some() {
@@ -159,7 +191,7 @@ impl VisitorMut for Rewriter<'_> {
                     span,
                 );
             }
-            if *with_ordinality {
+            if *with_ordinality && !is_set {
                 return refuse("WITH ORDINALITY", "Number the rows with row_number() OVER ().", span);
             }
             if sample.is_some() {
@@ -178,12 +210,23 @@ impl VisitorMut for Rewriter<'_> {
         ControlFlow::Continue(())
     }
 
+    /// Arguments have been visited by now.
+    fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<SqlError> {
+        names::row_call(expr);
+        ControlFlow::Continue(())
+    }
+
     /// `public.t.c` means `t.c`, as relations are known by the last part of their name.
     fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<SqlError> {
         if let ast::Expr::CompoundIdentifier(idents) = expr
             && idents.len() > 2
         {
             idents.drain(..idents.len() - 2);
+        }
+        if let ast::Expr::Identifier(ident) = expr
+            && let Some(column) = self.reading.of_functions.get(&fold(ident))
+        {
+            *expr = ast::Expr::CompoundIdentifier(vec![ident.clone(), column.clone()]);
         }
         if clock::is_proctime(expr) {
             use ast::Spanned;
@@ -324,23 +367,6 @@ fn by_bytes(collation: &ast::ObjectName) -> Result<(), SqlError> {
     ))
 }
 
-/// A function that returns rows in the select list: DataFusion has it return an array.
-fn rows_of_series(expr: &mut ast::Expr) {
-    let ast::Expr::Function(call) = expr else { return };
-    let name = call.name.0.last().and_then(|p| p.as_ident()).map(fold);
-    if name.as_deref() == Some("generate_series") {
-        let mut unnest = call.clone();
-        unnest.name = ast::ObjectName::from(vec![ast::Ident::new("unnest")]);
-        let series = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr.clone()));
-        unnest.args = ast::FunctionArguments::List(ast::FunctionArgumentList {
-            duplicate_treatment: None,
-            args: vec![series],
-            clauses: Vec::new(),
-        });
-        *expr = ast::Expr::Function(unnest);
-    }
-}
-
 fn has_limit(clause: &ast::LimitClause) -> bool {
     !matches!(clause, ast::LimitClause::LimitOffset { limit: None, .. })
 }
@@ -351,11 +377,15 @@ impl Rewriter<'_> {
         let wildcard =
             |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
         let set_apart =
-            self.rename_beside_wildcard && self.depth == 1 && select.projection.iter().any(wildcard);
+            self.reading.rename_beside_wildcard && self.depth == 1 && select.projection.iter().any(wildcard);
         let mut seen: HashMap<String, usize> = HashMap::new();
         for item in &mut select.projection {
             let (name, named) = match item {
-                SelectItem::UnnamedExpr(expr) => (names::of_expression(expr), is_column(expr)),
+                SelectItem::UnnamedExpr(expr) => {
+                    let of_function = matches!(expr, ast::Expr::Identifier(ident)
+                        if self.reading.of_functions.contains_key(&fold(ident)));
+                    (names::of_expression(expr), is_column(expr) && !of_function)
+                }
                 SelectItem::ExprWithAlias { alias, .. } => (fold(alias), true),
                 _ => continue,
             };
@@ -367,9 +397,6 @@ impl Rewriter<'_> {
                 (n, _) => names::distinct(&name, n),
             };
             let alias = ast::Ident::with_quote('"', name);
-            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                rows_of_series(expr);
-            }
             let placeholder = SelectItem::Wildcard(ast::WildcardAdditionalOptions::default());
             *item = match std::mem::replace(item, placeholder) {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
@@ -457,6 +484,13 @@ impl Rewriter<'_> {
                     }
                 };
                 Some((alias.as_ref().map_or(of, |alias| fold(&alias.name)), source))
+            }
+            TableFactor::UNNEST { alias, .. } => {
+                Some((alias.as_ref().map_or_else(|| "unnest".to_owned(), |alias| fold(&alias.name)), false))
+            }
+            TableFactor::Function { alias, name, .. } => {
+                let name = table_function::named(name);
+                alias.as_ref().map(|alias| fold(&alias.name)).or(name).map(|name| (name, false))
             }
             TableFactor::Derived { alias, .. } | TableFactor::TableFunction { alias, .. } => {
                 alias.as_ref().map(|alias| (fold(&alias.name), false))

@@ -113,7 +113,7 @@ fn union_fields(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// An analyzed plan, simplified.
 pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
     // Of a subquery that has become a join, what was never NULL may be.
-    union_fields(OPTIMIZER.optimize(plan, &optimizer_context(), |_, _| {})?)
+    union_fields(crate::flat_map::narrow(OPTIMIZER.optimize(plan, &optimizer_context(), |_, _| {})?)?)
 }
 
 /// An analyzed plan with its constants folded, and otherwise as it was.

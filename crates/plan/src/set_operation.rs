@@ -19,7 +19,9 @@ use datafusion::logical_expr::{
     UserDefinedLogicalNodeCore, lit, when,
 };
 use millpond_functions::Registry;
+use millpond_functions::sets::set_function;
 
+use crate::flat_map::FlatMap;
 use crate::names;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,20 +164,17 @@ impl SetOperation {
         if !self.all {
             return Ok(counted);
         }
-        let Some(range) = Registry::global().scalar("range") else {
+        let Some(range) = set_function("range") else {
             return internal_err!("there is no range");
         };
-        let list = names::distinct("copies", 1);
+        let copies = range.call(vec![lit(0i64), plain(&Self::times())]);
+        let name = (None, names::distinct("copies", 1));
+        let copied = FlatMap::try_new(Arc::new(counted), vec![copies], vec![name], false, false)?.into_plan();
         let columns = || {
             let outputs = self.outputs.iter().cloned();
             outputs.map(|(qualifier, name)| Expr::Column(Column::new(qualifier, name)))
         };
-        let copies = range.call(vec![lit(0i64), plain(&Self::times())]).alias(list.as_str());
-        LogicalPlanBuilder::from(counted)
-            .project(columns().chain([copies]))?
-            .unnest_column(Column::new_unqualified(list))?
-            .project(columns())?
-            .build()
+        LogicalPlanBuilder::from(copied).project(columns())?.build()
     }
 }
 

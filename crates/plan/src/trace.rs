@@ -9,6 +9,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, Operator};
 use millpond_types::RelationId;
 
+use crate::flat_map::FlatMap;
 use crate::rules::without_alias;
 use crate::window::WindowTvf;
 use crate::{RelationSource, clock};
@@ -41,6 +42,10 @@ pub(crate) fn origin(plan: &LogicalPlan, at: usize) -> Option<Origin<'_>> {
             let source = RelationSource::of(&scan.source)?;
             let at = scan.projection.as_ref().map_or(Some(at), |p| p.get(at).copied())?;
             Some(Origin::Stored(source, at))
+        }
+        other if FlatMap::of(other).is_some() => {
+            let map = FlatMap::of(other).filter(|map| !map.sets().iter().any(has_subquery))?;
+            origin(map.input(), *map.kept().get(at)?)
         }
         other => {
             // The session of a row changes with other rows.
@@ -171,7 +176,10 @@ fn last_window(plan: &LogicalPlan) -> Option<&WindowTvf> {
         LogicalPlan::Projection(projection) => last_window(&projection.input),
         LogicalPlan::Filter(filter) => last_window(&filter.input),
         LogicalPlan::SubqueryAlias(alias) => last_window(&alias.input),
-        other => WindowTvf::of(other),
+        other => match FlatMap::of(other) {
+            Some(map) => last_window(map.input()),
+            None => WindowTvf::of(other),
+        },
     }
 }
 
@@ -186,6 +194,10 @@ fn is_end(expr: &Expr, plan: &LogicalPlan) -> bool {
             }
             LogicalPlan::Filter(filter) => end(&filter.input, at),
             LogicalPlan::SubqueryAlias(alias) => end(&alias.input, at),
+            other if FlatMap::of(other).is_some() => {
+                let map = FlatMap::of(other)?;
+                end(map.input(), *map.kept().get(at)?)
+            }
             other => Some(at > WindowTvf::of(other)?.input().schema().fields().len()),
         }
     }

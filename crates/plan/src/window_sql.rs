@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
-use datafusion::common::{Result, ScalarValue, TableReference};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use millpond_functions::Zone;
 use millpond_functions::error::into_datafusion;
 use millpond_functions::rewrite::postgres_literal;
@@ -19,9 +19,9 @@ use sqlparser::tokenizer::Span;
 
 use crate::errors::at_opt;
 use crate::window::{WindowKind, WindowTvf};
-use crate::{asof, rules};
+use crate::{asof, rules, table_function};
 
-/// Plans windows in time; names the column of generate_series; leaves all else to DataFusion.
+/// Plans windows in time and set-returning functions; leaves all else to DataFusion.
 #[derive(Debug)]
 pub(crate) struct WindowPlanner;
 
@@ -55,39 +55,17 @@ impl RelationPlanner for WindowPlanner {
                     .hint("Functions inside TABLE( ) are TUMBLE, HOP, CUMULATE and SESSION.");
                 Err(into_datafusion(at_opt(error, position_of(span))))
             }
-            TableFactor::Table { name, alias, args: Some(args), .. }
-                if is_series(&name) && series_column(&alias).is_some() =>
+            TableFactor::NestedJoin { table_with_joins, alias }
+                if table_function::is_marked(&table_with_joins) =>
             {
-                series(name, alias, args, context)
+                planned(table_function::plan_nested(*table_with_joins, context)?, alias)
             }
-            TableFactor::UNNEST { alias, array_exprs, with_offset, with_offset_alias, with_ordinality } => {
-                let alias = if array_exprs.len() == 1 { Some(column_alias(alias, "unnest")) } else { alias };
-                let named = TableFactor::UNNEST {
-                    alias,
-                    array_exprs,
-                    with_offset,
-                    with_offset_alias,
-                    with_ordinality,
-                };
-                Ok(RelationPlanning::Original(Box::new(named)))
+            function if table_function::function_of(&function).is_some() => {
+                planned(table_function::plan(&function, context)?, None)
             }
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
     }
-}
-
-/// The only column of a function is called as the relation is, unless the alias says more.
-fn column_alias(alias: Option<ast::TableAlias>, function: &str) -> ast::TableAlias {
-    let mut alias = alias.unwrap_or_else(|| ast::TableAlias {
-        explicit: true,
-        name: ast::Ident::new(function),
-        columns: Vec::new(),
-        at: None,
-    });
-    if alias.columns.is_empty() {
-        alias.columns.push(ast::TableAliasColumnDef { name: alias.name.clone(), data_type: None });
-    }
-    alias
 }
 
 fn planned(plan: LogicalPlan, alias: Option<ast::TableAlias>) -> Result<RelationPlanning> {
@@ -100,45 +78,6 @@ fn last_name(name: &ast::ObjectName) -> String {
 
 fn is_window(name: &ast::ObjectName) -> bool {
     name.0.len() == 1 && matches!(last_name(name).as_str(), "tumble" | "hop" | "cumulate" | "session")
-}
-
-fn is_series(name: &ast::ObjectName) -> bool {
-    last_name(name) == "generate_series"
-}
-
-/// PostgreSQL names a function's only column after the alias, else after the function. `None` where the alias names columns.
-fn series_column(alias: &Option<ast::TableAlias>) -> Option<String> {
-    match alias {
-        None => Some("generate_series".to_owned()),
-        Some(alias) if alias.columns.is_empty() => Some(fold(&alias.name)),
-        Some(_) => None,
-    }
-}
-
-fn series(
-    name: ast::ObjectName,
-    alias: Option<ast::TableAlias>,
-    args: ast::TableFunctionArgs,
-    context: &mut dyn RelationPlannerContext,
-) -> Result<RelationPlanning> {
-    let column = series_column(&alias).expect("the caller has looked");
-    let args = args.args.into_iter().map(|arg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => constant(expr, context),
-        other => Err(into_datafusion(wrong_argument("generate_series", &other))),
-    });
-    let args = args.collect::<Result<Vec<_>>>()?;
-    let source = context.context_provider().get_table_function_source(&last_name(&name), args)?;
-    let scan = LogicalPlanBuilder::scan(TableReference::bare(column.clone()), source, None)?;
-    let value = scan.schema().columns().remove(0);
-    let plan = scan.project([Expr::Column(value).alias(column.clone())])?.alias(column)?.build()?;
-    planned(plan, None)
-}
-
-fn wrong_argument(function: &str, arg: &FunctionArg) -> SqlError {
-    at_opt(
-        SqlError::new(SqlState::SYNTAX_ERROR, format!("{function} does not take the argument {arg}")),
-        position_of(arg.span()),
-    )
 }
 
 /// The relation that the first argument of a window function names, if it is a plain name (`t`, `TABLE t`).

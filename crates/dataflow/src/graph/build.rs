@@ -12,6 +12,7 @@ use super::{Clock, Graph, InputId, NodeId, NodeStats, OutputId};
 use crate::aggregate::{group_by, hop};
 use crate::join;
 use crate::operator::Built;
+use crate::operator::flat_map;
 use crate::operator::map::Map;
 use crate::operator::repeat::Repeat;
 use crate::operator::window::Windows;
@@ -19,7 +20,7 @@ use crate::order::asof::AsofSpec;
 use crate::order::span::TemporalSpec;
 use crate::order::spec::{OverSpec, SortedAggregateSpec, TopNSpec};
 use crate::order::{asof, over, sorted, temporal, top_n};
-use crate::spec::{AggregateSpec, HopSpec, JoinSpec, MapSpec, MultiJoinSpec, WindowSpec};
+use crate::spec::{AggregateSpec, FlatMapSpec, HopSpec, JoinSpec, MapSpec, MultiJoinSpec, WindowSpec};
 
 impl Graph {
     /// A graph whose state is split into `shards` (at least 1), which are worked on by `pool` when there is much to do.
@@ -86,6 +87,18 @@ impl Graph {
         let windows = Windows::new(&self.source_schema(source)?, spec)?;
         let schema = Arc::clone(windows.schema());
         Ok(self.add(Kind::Linear(Arc::new(windows)), vec![source], schema, false))
+    }
+
+    /// # Errors
+    /// XX000 if the specification contradicts the source.
+    pub fn add_flat_map(
+        &mut self,
+        source: impl Into<NodeId>,
+        spec: &FlatMapSpec,
+    ) -> Result<NodeId, SqlError> {
+        let source = source.into();
+        let built = flat_map::build(&self.source_schema(source)?, spec, self.shards)?;
+        Ok(self.add_keyed("flat map", vec![source], built, Some(0), Arc::clone(&spec.schema)))
     }
 
     /// All rows of all sources, whose columns must have equal types. A source may stand here twice.

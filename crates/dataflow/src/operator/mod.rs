@@ -3,6 +3,7 @@
 //! A [`Linear`] operator has no state: it may be called from many threads with pieces of one delta. An [`Operator`] has
 //! state and one instance per shard; a [`Router`] prepares deltas for it once, before they are split by hash.
 
+pub(crate) mod flat_map;
 pub(crate) mod map;
 pub(crate) mod repeat;
 pub(crate) mod window;

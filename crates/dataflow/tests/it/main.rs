@@ -2,6 +2,7 @@
 
 mod asof;
 mod bounded_joins;
+mod flat_map;
 mod harness;
 mod joins;
 mod map;

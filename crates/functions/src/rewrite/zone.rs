@@ -83,6 +83,7 @@ fn function(call: ScalarFunction, schema: &DFSchema, zone: Zone) -> Result<Trans
             return Ok(Transformed::yes(zoned.call(vec![name, local])));
         }
         "make_timestamptz" if args.len() == 6 => args.push(name),
+        "generate_series" if args.len() == 3 && has_zone(args.first()) => args.push(name),
         "date_trunc" if args.len() == 2 && has_zone(args.get(1)) => args.push(name),
         "extract" | "date_part" if has_zone(args.get(1)) => {
             let field = literal_text(&args[0]).to_ascii_lowercase();

@@ -18,7 +18,7 @@ pub(crate) fn functions() -> Vec<Function> {
             Kind::Immutable,
             some_texts(2, 3),
             |_| SqlType::Array(Box::new(SqlType::Text)),
-            split,
+            |sides, _| split_by(sides, "regexp_split_to_array"),
         ),
     ]
 }
@@ -95,7 +95,7 @@ fn as_regular_expression(pattern: &str, escape: Option<char>, out: &mut String) 
 }
 
 /// A regular expression and the flags that PostgreSQL gives letters to.
-fn compile(pattern: &str, flags: &str) -> Result<Regex, SqlError> {
+fn compile(pattern: &str, flags: &str, function: &str) -> Result<Regex, SqlError> {
     let mut builder = RegexBuilder::new(pattern);
     // As PostgreSQL's: a dot is any character, and patterns of any text stay small.
     builder.dot_matches_new_line(true).size_limit(1 << 24);
@@ -107,7 +107,7 @@ fn compile(pattern: &str, flags: &str) -> Result<Regex, SqlError> {
             's' => builder.dot_matches_new_line(true).multi_line(false),
             'x' => builder.ignore_whitespace(true),
             'g' => {
-                let text = "regexp_split_to_array() does not support the \"global\" option";
+                let text = format!("{function}() does not support the \"global\" option");
                 return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, text));
             }
             other => {
@@ -119,22 +119,38 @@ fn compile(pattern: &str, flags: &str) -> Result<Regex, SqlError> {
     builder.build().map_err(|error| crate::error::regular_expression(&error.to_string()))
 }
 
+/// The last regular expression: it is mostly that of the next row, too.
+#[derive(Default)]
+pub(crate) struct Compiled {
+    known: Option<(String, String, Regex)>,
+}
+
+impl Compiled {
+    /// # Errors
+    /// 2201B and 22023 for what is no pattern and no flag of `function`.
+    pub(crate) fn get(&mut self, pattern: &str, flags: &str, function: &str) -> Result<&Regex, SqlError> {
+        let known = self.known.take().filter(|(p, f, _)| p == pattern && f == flags);
+        let known = match known {
+            Some(known) => known,
+            None => (pattern.to_owned(), flags.to_owned(), compile(pattern, flags, function)?),
+        };
+        Ok(&self.known.insert(known).2)
+    }
+}
+
 /// The pieces between matches. An empty match splits where it stands, but not at the ends or right behind another match.
-fn split(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
+pub(crate) fn split_by(sides: &[Side], function: &str) -> Result<ArrayRef, SqlError> {
     let (values, patterns) = (Texts::of(&sides[0]), Texts::of(&sides[1]));
     let flags = sides.get(2).map(Texts::of);
     let mut lists = ListBuilder::new(StringBuilder::new());
-    let mut known: Option<(String, String, Regex)> = None;
+    let mut compiled = Compiled::default();
     for row in 0..rows(sides) {
         let flags = flags.as_ref().map_or(Some(""), |flags| flags.get(row));
         let (Some(value), Some(pattern), Some(flags)) = (values.get(row), patterns.get(row), flags) else {
             lists.append_null();
             continue;
         };
-        if known.as_ref().is_none_or(|(p, f, _)| p != pattern || f != flags) {
-            known = Some((pattern.to_owned(), flags.to_owned(), compile(pattern, flags)?));
-        }
-        let Some((_, _, regex)) = &known else { continue };
+        let regex = compiled.get(pattern, flags, function)?;
         let mut from = 0;
         for found in regex.find_iter(value) {
             if found.is_empty() && (found.start() == from || found.start() == value.len()) {

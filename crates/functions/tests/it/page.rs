@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use millpond_functions::aggregate::moments::Spread;
+use millpond_functions::sets::set_functions;
 use millpond_functions::{Registry, all_aggregate, all_scalar, all_window};
 
 const ABOUT: &str = "\
@@ -70,6 +71,8 @@ fn page() -> String {
     };
     paragraph(&mut page, "Aggregates that views keep up to date with an accumulator", shown(one_step));
     paragraph(&mut page, "Aggregates that views compute from the rows of a group", shown(rows));
+    let sets = set_functions().into_iter().map(|name| format!("`{name}`"));
+    paragraph(&mut page, "Returning sets of rows", sets.collect());
     let windows = all_window().into_iter().map(|f| row(f.name(), f.aliases()));
     paragraph(&mut page, "Over windows (and every aggregate)", windows.collect());
     page

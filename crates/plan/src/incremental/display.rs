@@ -346,6 +346,12 @@ impl<'a> Printer<'a> {
                 }
                 Ok(())
             }
+            Operator::FlatMap(sets) => {
+                let named: Vec<_> = sets.sets.iter().map(|c| self.input_name(node, *c)).collect();
+                write!(f, "FlatMap {}", named.join(", "))?;
+                f.write_str(if sets.ordinality { " WITH ORDINALITY" } else { "" })?;
+                f.write_str(if sets.outer { " or once without" } else { "" })
+            }
             Operator::Repeat(repeat) => write!(f, "Repeat {} times", self.input_name(node, repeat.times)),
         }
     }

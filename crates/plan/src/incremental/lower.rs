@@ -23,6 +23,7 @@ use super::{
     SortedAggregate, Window, WindowClose,
 };
 use crate::asof::AsofJoin;
+use crate::flat_map::FlatMap;
 use crate::rules::without_alias;
 use crate::set_operation::SetOperation;
 use crate::trace;
@@ -133,6 +134,9 @@ impl Lowering {
             LogicalPlan::Sort(sort) => self.sort(sort),
             LogicalPlan::Window(window) => self.over(window),
             LogicalPlan::Join(join) => self.join(join),
+            other if FlatMap::of(other).is_some() => {
+                self.flat_map(FlatMap::of(other).expect("just seen"), threaded)
+            }
             other if AsofJoin::of_plan(other).is_some() => {
                 self.asof(AsofJoin::of_plan(other).expect("just seen"))
             }
@@ -705,7 +709,6 @@ const SUBQUERY_HINT: &str =
 fn refusal(plan: &LogicalPlan) -> SqlError {
     let (what, hint) = match plan {
         LogicalPlan::Distinct(_) => ("DISTINCT ON", "Use GROUP BY with min or max."),
-        LogicalPlan::Unnest(_) => ("unnest", "Unnest when the view is read."),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "Use it in the SELECT that reads the view."),
         LogicalPlan::Subquery(_) => ("a subquery of this form", SUBQUERY_HINT),
         _ => (
@@ -727,7 +730,6 @@ pub(super) fn refuse_in_expression(expr: &Expr) -> Result<(), SqlError> {
             | Expr::OuterReferenceColumn(..) => Some(unsupported("a subquery of this form", SUBQUERY_HINT)),
             // The only parameter that a view has.
             Expr::Placeholder(_) => Some(clock::refused("outside of a filter")),
-            Expr::Unnest(_) => Some(unsupported("unnest", "Unnest when the view is read.")),
             Expr::ScalarFunction(f) if f.func.signature().volatility == Volatility::Volatile => {
                 let what = format!("the volatile function {}", f.func.name());
                 Some(unsupported(&what, "Compute it when rows are inserted, with a DEFAULT."))

@@ -14,6 +14,7 @@ mod display;
 mod grouping;
 mod lower;
 mod lower_asof;
+mod lower_flat_map;
 mod lower_join;
 mod lower_multi_join;
 mod lower_order;
@@ -86,6 +87,20 @@ pub enum Operator {
     Repeat(Repeat),
     Temporal(Temporal),
     Asof(Asof),
+    FlatMap(SetColumns),
+}
+
+/// Each row once per row of its sets, which go in step; shorter ones are filled up with NULL. Output columns: those of `kept`, those
+/// of the sets, and with `ordinality` a bigint that counts the rows of a row from 1. Linear: no state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetColumns {
+    /// Input columns that stand beside the sets' rows.
+    pub kept: Vec<usize>,
+    /// Input columns that hold answers of set-returning functions.
+    pub sets: Vec<usize>,
+    pub ordinality: bool,
+    /// A row whose sets are all empty stays once, with NULLs.
+    pub outer: bool,
 }
 
 /// The deltas of a relation of the catalog.

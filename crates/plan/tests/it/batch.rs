@@ -10,6 +10,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::config::SessionConfig;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::collect;
+use datafusion::physical_planner::PhysicalPlanner;
 use datafusion::prelude::SessionContext;
 use millpond_plan::{
     RelationSource, batch, bind_parameters, config_options, replace_relations, without_late_rows,
@@ -68,7 +69,7 @@ fn rows(plan: LogicalPlan) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let batches = runtime.block_on(async {
         let state = context.state();
-        let physical = state.query_planner().create_physical_plan(&plan, &state).await.unwrap();
+        let physical = millpond_plan::physical_planner().create_physical_plan(&plan, &state).await.unwrap();
         collect(physical, context.task_ctx()).await.unwrap()
     });
     let options = FormatOptions::default().with_null("NULL");

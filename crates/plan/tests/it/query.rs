@@ -46,7 +46,7 @@ fn outputs_are_named_and_typed_as_in_postgresql() {
                 "SELECT current_timestamp, localtimestamp(3)",
                 "current_timestamp timestamp with time zone, localtimestamp timestamp without time zone",
             ),
-            ("SELECT generate_series(1, 3)", "generate_series bigint"),
+            ("SELECT generate_series(1, 3)", "generate_series integer"),
             ("SELECT * FROM unnest(ARRAY[1, 2])", "unnest integer"),
             ("SELECT DISTINCT ON (k) k, v FROM ev ORDER BY k, v", "k integer, v numeric(10,2)"),
             ("SELECT substr(channel, 1, 2) FROM bid", "substr text"),
