@@ -32,6 +32,7 @@ pub use graph::{
 };
 pub use join::{SOURCES_MAX, STATE_LEFT, STATE_RIGHT};
 pub use order::asof::AsofSpec;
+pub use order::frame_aggregate::FrameAggregate;
 pub use order::span::{ClockBound, ClockStep, Comparison, TemporalSpec, TimeSpan};
 pub use order::spec::{
     Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking,

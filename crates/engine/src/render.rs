@@ -102,7 +102,7 @@ pub(crate) fn render(plan: &Plan, graph: &mut Graph) -> Result<Rendered, SqlErro
                 graph.add_union(&sources)?
             }
             Operator::TopN(top) => graph.add_top_n(source(0), order::top_n(top, source_node(0), node))?,
-            Operator::Over(over) => graph.add_over(source(0), order::over(over, source_node(0), node))?,
+            Operator::Over(over) => graph.add_over(source(0), order::over(over, source_node(0), node)?)?,
             Operator::Asof(join) => {
                 let spec = temporal::asof(join, [source_node(0), source_node(1)], node);
                 graph.add_asof(source(0), source(1), &spec)?

@@ -5,6 +5,7 @@ mod distinct;
 pub(crate) mod exact;
 pub(crate) mod extreme;
 pub mod moments;
+pub mod recomputed;
 pub(crate) mod rows;
 
 use arrow::datatypes::i256;

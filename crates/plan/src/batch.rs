@@ -11,6 +11,7 @@ use datafusion::logical_expr::{
     TableSource, lit,
 };
 use millpond_functions::Registry;
+use millpond_functions::aggregate::recomputed::{Recomputed, grows, slides};
 use millpond_functions::error::{from_datafusion, into_datafusion};
 use millpond_types::SqlError;
 
@@ -31,6 +32,9 @@ pub fn batch(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         if let Some(join) = AsofJoin::of_plan(&plan) {
             return join.in_batch().map(Transformed::yes);
         }
+        if let LogicalPlan::Window(window) = plan {
+            return over_frames(window).map(Transformed::yes);
+        }
         match (WindowTvf::of(&plan), SetOperation::of_plan(&plan)) {
             (Some(window), _) => window_in_batch(window).map(Transformed::yes),
             (None, Some(set)) => set.in_batch().map(Transformed::yes),
@@ -38,6 +42,32 @@ pub fn batch(plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         }
     });
     rewritten.map(|t| t.data).map_err(from_datafusion)
+}
+
+/// DataFusion slides frames only with accumulators that take rows back, and asks any of them for each row.
+fn over_frames(window: logical::Window) -> Result<LogicalPlan> {
+    let logical::Window { input, window_expr, .. } = window;
+    let calls = window_expr.into_iter().map(|expr| {
+        let expr = expr.transform_down(|expr| match expr {
+            Expr::WindowFunction(mut call) => {
+                if let logical::WindowFunctionDefinition::AggregateUDF(function) = &call.fun {
+                    let sliding = !call.params.window_frame.start_bound.is_unbounded();
+                    let name = function.name();
+                    if !slides(name) && (sliding || !grows(name)) {
+                        let recomputed = Recomputed::over(Arc::clone(function));
+                        call.fun = logical::WindowFunctionDefinition::AggregateUDF(Arc::new(
+                            logical::AggregateUDF::new_from_impl(recomputed),
+                        ));
+                        return Ok(Transformed::yes(Expr::WindowFunction(call)));
+                    }
+                }
+                Ok(Transformed::no(Expr::WindowFunction(call)))
+            }
+            other => Ok(Transformed::no(other)),
+        });
+        expr.map(|expr| expr.data)
+    });
+    Ok(LogicalPlan::Window(logical::Window::try_new(calls.collect::<Result<_>>()?, input)?))
 }
 
 fn window_in_batch(window: &WindowTvf) -> Result<LogicalPlan> {

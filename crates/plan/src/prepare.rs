@@ -223,6 +223,11 @@ impl VisitorMut for Rewriter<'_> {
         {
             idents.drain(..idents.len() - 2);
         }
+        if let ast::Expr::Function(call) = expr
+            && let Err(error) = refuse_in_window(call)
+        {
+            return ControlFlow::Break(error);
+        }
         if let ast::Expr::Identifier(ident) = expr
             && let Some(column) = self.reading.of_functions.get(&fold(ident))
         {
@@ -343,6 +348,26 @@ fn row_comparison(expr: &ast::Expr) -> Option<ast::Expr> {
         }
         _ => None,
     }
+}
+
+/// What PostgreSQL refuses of an aggregate over a window.
+fn refuse_in_window(call: &ast::Function) -> Result<(), SqlError> {
+    use ast::Spanned;
+    let ast::FunctionArguments::List(list) = &call.args else { return Ok(()) };
+    if call.over.is_none() {
+        return Ok(());
+    }
+    let ordered = list.clauses.iter().any(|clause| matches!(clause, ast::FunctionArgumentClause::OrderBy(_)));
+    let text = match () {
+        () if matches!(list.duplicate_treatment, Some(ast::DuplicateTreatment::Distinct)) => {
+            "DISTINCT is not implemented for window functions"
+        }
+        () if ordered => "aggregate ORDER BY is not implemented for window functions",
+        () if !call.within_group.is_empty() => "OVER is not supported for ordered-set aggregates",
+        () => return Ok(()),
+    };
+    let error = SqlError::unsupported(text).hint("Aggregate in a subquery, and join it.");
+    Err(crate::errors::at_opt(error, position_of(call.span())))
 }
 
 /// Text compares by bytes; collations that say so may be named.

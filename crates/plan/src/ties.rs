@@ -187,6 +187,15 @@ fn in_order(expr: Expr, input: &LogicalPlan) -> std::result::Result<Option<Expr>
             ))
             .hint("Give a frame in ROWS, such as ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW."));
         }
+        name if aggregate && depends_on_order(name) => match from_first && to_last {
+            true => whole(),
+            false => {
+                return Err(SqlError::unsupported(format!(
+                    "{name} over a frame of peers in a materialized view is not supported"
+                ))
+                .hint("Give a frame in ROWS, such as ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW."));
+            }
+        },
         _ => return Ok(None),
     };
     let partition = call.params.partition_by.clone();

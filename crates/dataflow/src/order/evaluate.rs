@@ -23,7 +23,7 @@ use millpond_types::SqlError;
 
 use super::frame::Layout;
 use super::session;
-use super::spec::{FrameBound, OverCall, OverFunction};
+use super::spec::{FrameBound, OverCall, OverFunction, SortedArgument};
 use crate::exchange::is_time;
 use crate::spec::AggregateFunction;
 
@@ -46,6 +46,14 @@ pub(super) fn evaluate(
             OverFunction::Aggregate(function) => {
                 let bounds = call.frame.bounds(layout, values);
                 aggregate(call, function, &bounds, columns, &mut results.failed)?
+            }
+            OverFunction::OfFrame => {
+                let bounds = call.frame.bounds(layout, values);
+                let counted = counted(call, columns, bounds.len());
+                let aggregate = call.of_frame.as_ref().ok_or_else(|| {
+                    ArrowError::InvalidArgumentError("an aggregate of a frame lacks its function".to_owned())
+                })?;
+                aggregate.results(&counted, &bounds, columns, &mut results.failed)?
             }
             OverFunction::FirstValue | OverFunction::LastValue | OverFunction::NthValue(_) => {
                 let bounds = call.frame.bounds(layout, values);
@@ -369,7 +377,15 @@ pub(super) fn check(call: &OverCall, input: &Schema, order: Option<&DataType>) -
     if call.function == OverFunction::Ntile(0) {
         return Err(SqlError::internal("ntile(0)"));
     }
-    let columns = [call.argument, call.default, call.filter];
+    if (call.function == OverFunction::OfFrame) != call.of_frame.is_some() {
+        return Err(SqlError::internal("an aggregate of a frame lacks its function"));
+    }
+    let of_frame = call.of_frame.iter().flat_map(|aggregate| &aggregate.arguments).map(|a| match a {
+        SortedArgument::Column(column) => Some(*column),
+        SortedArgument::Constant(_) => None,
+    });
+    let columns: Vec<Option<usize>> =
+        [call.argument, call.default, call.filter].into_iter().chain(of_frame).collect();
     if columns.iter().flatten().any(|column| *column >= input.fields().len()) {
         return Err(SqlError::internal("a window function names a column that its source lacks"));
     }
@@ -409,6 +425,7 @@ mod tests {
             Frame { units: FrameUnits::Rows, start: FrameBound::Preceding(1), end: FrameBound::Following(1) };
         let call = |function| OverCall {
             function: OverFunction::Aggregate(function),
+            of_frame: None,
             argument: Some(0),
             default: None,
             filter: None,

@@ -11,6 +11,7 @@ pub(crate) mod asof;
 mod codec;
 mod evaluate;
 mod frame;
+pub mod frame_aggregate;
 pub(crate) mod over;
 mod session;
 pub(crate) mod sorted;

@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
+use super::frame_aggregate::FrameAggregate;
 use crate::spec::{AggregateFunction, CloseSpec};
 
 /// A column of the source that rows are ordered by. Rows that it leaves equal are ordered by all other columns, ascending
@@ -113,6 +114,8 @@ pub enum OverFunction {
     /// From 1.
     NthValue(u64),
     Aggregate(AggregateFunction),
+    /// An aggregate of the rows of the frame that has no shorter way.
+    OfFrame,
     /// The first time of the row's session, by the only order column: a timestamp, ascending, never NULL. A row is in the
     /// session of the one before it if it is at most so many microseconds later.
     SessionStart(i64),
@@ -120,9 +123,11 @@ pub enum OverFunction {
     SessionEnd(i64),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct OverCall {
     pub function: OverFunction,
+    /// Of [`OverFunction::OfFrame`].
+    pub of_frame: Option<FrameAggregate>,
     /// A column of the source.
     pub argument: Option<usize>,
     /// A column of the source, of [`OverFunction::Lag`].
@@ -194,7 +199,8 @@ impl OverCall {
                 OverFunction::FirstValue
                 | OverFunction::LastValue
                 | OverFunction::NthValue(_)
-                | OverFunction::Aggregate(_),
+                | OverFunction::Aggregate(_)
+                | OverFunction::OfFrame,
                 Frame { units: FrameUnits::Rows, start, end },
             ) => {
                 // A frame that lies on one side of its row still begins or ends within that distance.

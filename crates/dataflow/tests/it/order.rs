@@ -241,6 +241,7 @@ fn random_over_call(rng: &mut SmallRng, order: &[OrderColumn]) -> OverCall {
     let default = matches!(function, OverFunction::Lag(_)) && rng.random();
     OverCall {
         function,
+        of_frame: None,
         argument,
         default: default.then_some(1),
         filter: (aggregate && rng.random_ratio(1, 4)).then_some(4),
@@ -396,6 +397,7 @@ fn sessions_merge_and_split_as_rows_come_and_go() {
         fields.extend(["window_start", "window_end"].map(|name| Arc::new(Field::new(name, TIME, false))));
         let call = |function| OverCall {
             function,
+            of_frame: None,
             argument: None,
             default: None,
             filter: None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millpond_dataflow::{
-    Frame, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking,
+    Frame, FrameAggregate, FrameBound, FrameUnits, OrderColumn, OverCall, OverFunction, OverSpec, Ranking,
     SortedAggregateSpec, SortedArgument, SortedCall, TopNSpec,
 };
 use millpond_plan::incremental::{self, Node};
@@ -28,21 +28,38 @@ pub(super) fn top_n(top: &incremental::TopN, source: &Node, node: &Node) -> TopN
     }
 }
 
-pub(super) fn over(over: &incremental::Over, source: &Node, node: &Node) -> OverSpec {
-    let call = |call: &incremental::OverCall| OverCall {
-        function: over_function(call.function),
-        argument: call.argument,
-        default: call.default,
-        filter: call.filter,
-        frame: frame(call.frame),
-        result: call.result.clone(),
+pub(super) fn over(over: &incremental::Over, source: &Node, node: &Node) -> Result<OverSpec, SqlError> {
+    let of_frame = |call: &incremental::SortedCall| {
+        let function = call.physical(&source.schema)?;
+        Ok::<_, SqlError>(FrameAggregate {
+            function,
+            arguments: call.arguments.iter().map(argument).collect(),
+        })
     };
-    OverSpec {
+    let call = |call: &incremental::OverCall| {
+        Ok(OverCall {
+            function: over_function(call.function),
+            of_frame: call.of_frame.as_ref().map(of_frame).transpose()?,
+            argument: call.argument,
+            default: call.default,
+            filter: call.filter,
+            frame: frame(call.frame),
+            result: call.result.clone(),
+        })
+    };
+    Ok(OverSpec {
         partition: over.partition.clone(),
         order: columns(&over.order),
-        calls: over.calls.iter().map(call).collect(),
+        calls: over.calls.iter().map(call).collect::<Result<_, SqlError>>()?,
         append_only: source.append_only,
         schema: Arc::clone(&node.schema),
+    })
+}
+
+fn argument(argument: &incremental::Argument) -> SortedArgument {
+    match argument {
+        incremental::Argument::Column(column) => SortedArgument::Column(*column),
+        incremental::Argument::Constant(value) => SortedArgument::Constant(value.clone()),
     }
 }
 
@@ -51,10 +68,6 @@ pub(super) fn sorted(
     source: &Node,
     node: &Node,
 ) -> Result<SortedAggregateSpec, SqlError> {
-    let argument = |argument: &incremental::Argument| match argument {
-        incremental::Argument::Column(column) => SortedArgument::Column(*column),
-        incremental::Argument::Constant(value) => SortedArgument::Constant(value.clone()),
-    };
     let mut calls = Vec::with_capacity(aggregate.calls.len());
     for call in &aggregate.calls {
         calls.push(SortedCall {
@@ -97,6 +110,7 @@ fn over_function(of: incremental::OverFunction) -> OverFunction {
         incremental::OverFunction::LastValue => OverFunction::LastValue,
         incremental::OverFunction::NthValue(n) => OverFunction::NthValue(n),
         incremental::OverFunction::Aggregate(f) => OverFunction::Aggregate(function(f)),
+        incremental::OverFunction::OfFrame => OverFunction::OfFrame,
         incremental::OverFunction::SessionStart(gap) => OverFunction::SessionStart(gap),
         incremental::OverFunction::SessionEnd(gap) => OverFunction::SessionEnd(gap),
     }

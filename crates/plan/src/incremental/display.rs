@@ -476,6 +476,14 @@ impl<'a> Printer<'a> {
             OverFunction::Aggregate(function) => {
                 format!("{}({})", function.name(), argument.unwrap_or_else(|| "*".to_owned()))
             }
+            OverFunction::OfFrame => {
+                let Some(call) = &call.of_frame else { return "?".to_owned() };
+                let arguments = call.arguments.iter().map(|argument| match argument {
+                    Argument::Column(column) => self.input_name(node, *column),
+                    Argument::Constant(value) => shown(&Expr::Literal(value.clone(), None)),
+                });
+                format!("{}({})", call.function.name(), arguments.collect::<Vec<_>>().join(", "))
+            }
             OverFunction::SessionStart(gap) => format!("session_start({})", crate::window::duration(gap)),
             OverFunction::SessionEnd(gap) => format!("session_end({})", crate::window::duration(gap)),
         };
@@ -491,6 +499,7 @@ impl<'a> Printer<'a> {
                 | OverFunction::LastValue
                 | OverFunction::NthValue(_)
                 | OverFunction::Aggregate(_)
+                | OverFunction::OfFrame
         );
         if framed {
             let _ = write!(text, " {}", call.frame);

@@ -4,6 +4,7 @@
 //! gives the number only if something above asks for it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::{DFSchema, ScalarValue};
@@ -15,13 +16,13 @@ use datafusion::logical_expr::{
 };
 use millpond_functions::error::from_datafusion;
 use millpond_functions::numbering;
-use millpond_types::SqlError;
+use millpond_types::{SqlError, SqlType};
 
 use super::grouping::Slots;
 use super::lower::{Facts, Lowering, Names, Pending, column, over, place, unsupported};
 use super::{
-    AggregateFunction, Frame, FrameBound, FrameUnits, NodeId, Operator, OrderColumn, Over, OverCall,
-    OverFunction, Ranking, Repeat, TopN,
+    AggregateFunction, Argument, Frame, FrameBound, FrameUnits, NodeId, Operator, OrderColumn, Over,
+    OverCall, OverFunction, Ranking, Repeat, SortedCall, TopN,
 };
 use crate::rules::without_alias;
 use crate::set_operation::SetOperation;
@@ -157,6 +158,8 @@ impl Lowering {
         let mut lowered = Vec::with_capacity(calls.len());
         let ordered = self.ordered(input, &ordering, |slots, columns| {
             let order_type = match &order_by[..] {
+                // A constant orders nothing.
+                [only] if matches!(over(&only.expr, schema, columns)?, Expr::Literal(..)) => None,
                 [only] => Some(
                     logical::ExprSchemable::get_type(&only.expr, schema.as_ref()).map_err(from_datafusion)?,
                 ),
@@ -197,6 +200,7 @@ impl Lowering {
             Frame { units: FrameUnits::Rows, start: FrameBound::CurrentRow, end: FrameBound::CurrentRow };
         let call = |function| OverCall {
             function,
+            of_frame: None,
             argument: None,
             default: None,
             filter: None,
@@ -474,7 +478,12 @@ fn over_call(
     };
     let positive = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
     let (mut argument, mut default) = (None, None);
-    let aggregate = matches!(call.fun, WindowFunctionDefinition::AggregateUDF(_));
+    let aggregate = match &call.fun {
+        WindowFunctionDefinition::AggregateUDF(function) => Some(function),
+        WindowFunctionDefinition::WindowUDF(_) => None,
+    };
+    let mut of_frame = None;
+    let spans = matches!(name.as_str(), "sum" | "avg") && matches!(field.data_type(), DataType::Interval(_));
     let function = match name.as_str() {
         "row_number" => OverFunction::RowNumber,
         "rank" => OverFunction::Rank,
@@ -499,7 +508,7 @@ fn over_call(
             })?;
             OverFunction::NthValue(n)
         }
-        "count" | "sum" | "avg" | "min" | "max" if aggregate => {
+        "count" | "sum" | "avg" | "min" | "max" if aggregate.is_some() && !spans => {
             argument = params
                 .args
                 .first()
@@ -514,15 +523,31 @@ fn over_call(
             })
         }
         other => {
-            return Err(unsupported(
-                &format!("{other} OVER"),
-                "Functions over windows that views keep up to date are row_number, rank, dense_rank, percent_rank, \
-                 cume_dist, ntile, lag, lead, first_value, last_value, nth_value, count, sum, avg, min and max.",
-            ));
+            let Some(function) = aggregate else {
+                return Err(unsupported(&format!("{other} OVER"), "Use another function over the window."));
+            };
+            super::sorted::check(&name, false, &params.args, &[])?;
+            let mut arguments = Vec::with_capacity(params.args.len());
+            for argument in &params.args {
+                arguments.push(match without_alias(argument.clone()) {
+                    Expr::Literal(value, _) => Argument::Constant(value),
+                    argument => Argument::Column(place(&argument)?),
+                });
+            }
+            of_frame = Some(SortedCall {
+                function: Arc::clone(function),
+                arguments,
+                filter: None,
+                order: Vec::new(),
+                distinct: false,
+                result: SqlType::of(field)?,
+            });
+            OverFunction::OfFrame
         }
     };
     Ok(OverCall {
         function,
+        of_frame,
         argument: argument.map(&mut *place).transpose()?,
         default: default.map(&mut *place).transpose()?,
         filter: params.filter.as_deref().map(&mut *place).transpose()?,
@@ -564,7 +589,27 @@ fn range_offset(value: &ScalarValue, order_type: Option<&DataType>) -> Result<i1
             "Order by one integer, numeric, date or timestamp column; offsets of times are without months.",
         )
     };
-    let order_type = order_type.ok_or_else(refused)?;
+    let Some(order_type) = order_type else {
+        return Err(unsupported(
+            "RANGE with an offset over a constant",
+            "Order by one integer, numeric, date or timestamp column.",
+        ));
+    };
+    let ordered = matches!(
+        order_type,
+        DataType::Int16
+            | DataType::Int32
+            | DataType::Int64
+            | DataType::Date32
+            | DataType::Timestamp(..)
+            | DataType::Decimal128(..)
+    );
+    if !ordered {
+        let ty = SqlType::of_arrow(order_type)?;
+        let text = format!("RANGE with offset PRECEDING/FOLLOWING is not supported for column type {ty}");
+        return Err(SqlError::unsupported(text)
+            .hint("Order by one integer, numeric, date or timestamp column, or use ROWS."));
+    }
     let offset = match (order_type, value) {
         (DataType::Int16 | DataType::Int32 | DataType::Int64, value) => match value.cast_to(&DataType::Int64)
         {

@@ -2,7 +2,7 @@
 
 use arrow::datatypes::DataType;
 
-use super::AggregateFunction;
+use super::{AggregateFunction, SortedCall};
 
 /// A column of the input that rows are ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub enum OverFunction {
     LastValue,
     NthValue(u64),
     Aggregate(AggregateFunction),
+    /// An aggregate without an accumulator for frames: it is given the rows of each.
+    OfFrame,
     /// Where the row's session begins: rows of a session are at most so many microseconds after the one before, by the only
     /// order column, a timestamp that is never NULL.
     SessionStart(i64),
@@ -75,6 +77,8 @@ pub enum OverFunction {
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverCall {
     pub function: OverFunction,
+    /// Of [`OverFunction::OfFrame`]; without an order of its own, its filter stands beside.
+    pub of_frame: Option<SortedCall>,
     /// Input columns.
     pub argument: Option<usize>,
     pub default: Option<usize>,
