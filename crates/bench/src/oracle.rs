@@ -21,6 +21,7 @@ use rand::{Rng, SeedableRng};
 use crate::no_catalog::NoCatalog;
 
 mod grammar;
+mod sets;
 
 /// What a life went through, for the report of coverage.
 #[derive(Debug, Default, Clone)]

@@ -10,6 +10,7 @@ pub(crate) mod common;
 pub(crate) mod counting;
 pub(crate) mod datetime;
 pub(crate) mod field;
+mod format;
 pub(crate) mod introspect;
 pub(crate) mod json;
 mod json_set;
@@ -261,6 +262,7 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         math::functions(),
         datetime::functions(),
         text::functions(),
+        format::functions(),
         json::functions(),
         json_set::functions(),
         array::functions(),

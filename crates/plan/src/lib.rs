@@ -28,6 +28,7 @@ mod names;
 mod parameters;
 mod planner;
 mod prepare;
+mod row_values;
 mod rules;
 mod session;
 mod set_operation;

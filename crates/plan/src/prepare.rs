@@ -8,7 +8,7 @@ use millpond_sql::{RelationName, fold, position_of};
 use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
-use crate::{Metadata, asof, clock, literals, names, spelling, table_function};
+use crate::{Metadata, asof, clock, literals, names, row_values, spelling, table_function};
 
 /// How a statement is read that can be read in several ways.
 #[derive(Default)]
@@ -273,7 +273,7 @@ pub(crate) fn expression(expr: &ast::Expr) -> Result<ast::Expr, SqlError> {
 }
 
 fn spell(expr: &mut ast::Expr) -> Result<(), SqlError> {
-    if let Some(columns) = row_comparison(expr) {
+    if let Some(columns) = row_values::comparison(expr) {
         *expr = columns;
     }
     if let ast::Expr::Collate { expr: inner, collation } = expr {
@@ -303,50 +303,6 @@ fn order_by_outputs(query: &mut ast::Query) {
         if !is_column && let Some(at) = explicit.into_iter().position(|expr| *expr == key.expr) {
             key.expr = ast::Expr::value(ast::Value::Number((at + 1).to_string(), false));
         }
-    }
-}
-
-/// `(a, b) = (1, 2)` and `(a, b) IN ((1, 2), …)` column by column, as the standard defines them.
-fn row_comparison(expr: &ast::Expr) -> Option<ast::Expr> {
-    use ast::BinaryOperator::{And, Eq, NotEq, Or};
-    let join = |op: &ast::BinaryOperator, parts: Vec<ast::Expr>| {
-        let joined = parts.into_iter().reduce(|left, right| ast::Expr::BinaryOp {
-            left: Box::new(left),
-            op: op.clone(),
-            right: Box::new(right),
-        });
-        joined.map(|all| ast::Expr::Nested(Box::new(all)))
-    };
-    let compare = |left: &[ast::Expr], op: &ast::BinaryOperator, right: &[ast::Expr]| {
-        if left.len() != right.len() {
-            return None;
-        }
-        let pairs = left.iter().zip(right).map(|(l, r)| ast::Expr::BinaryOp {
-            left: Box::new(l.clone()),
-            op: op.clone(),
-            right: Box::new(r.clone()),
-        });
-        join(if *op == Eq { &And } else { &Or }, pairs.collect())
-    };
-    match expr {
-        ast::Expr::BinaryOp { left, op: op @ (Eq | NotEq), right } => match (left.as_ref(), right.as_ref()) {
-            (ast::Expr::Tuple(left), ast::Expr::Tuple(right)) => compare(left, op, right),
-            _ => None,
-        },
-        ast::Expr::InList { expr, list, negated } => {
-            let ast::Expr::Tuple(row) = expr.as_ref() else { return None };
-            let each = list.iter().map(|item| match item {
-                ast::Expr::Tuple(other) => compare(row, &Eq, other),
-                _ => None,
-            });
-            let any = join(&Or, each.collect::<Option<Vec<_>>>()?)?;
-            Some(if *negated {
-                ast::Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(any) }
-            } else {
-                any
-            })
-        }
-        _ => None,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod delta;
 pub mod error;
 pub mod hash;
 pub mod id;
+pub mod keyword;
 pub mod sql_type;
 
 pub use delta::Delta;

@@ -55,6 +55,9 @@ impl World {
         if timed && self.rng.random_bool(0.25) {
             return (self.recent(&name, &columns), columns, false);
         }
+        if self.rng.random_bool(0.12) {
+            return self.expanded(&name, &columns, &filter, windowed);
+        }
         let rule = if timed { [4, 4, 9][self.rng.random_range(0..3)] } else { self.rng.random_range(0..10) };
         match rule {
             9 if columns.iter().any(|c| c.1 == Kind::Time) => self.session(&name, &columns, &filter),
@@ -502,7 +505,23 @@ impl World {
         let number = self.column(columns, Kind::Number);
         let by = if self.rng.random_bool(0.7) { format!("PARTITION BY {} ", key.0) } else { String::new() };
         let n = self.rng.random_range(1..4);
-        let (rule, call) = match self.rng.random_range(0..10) {
+        let (rule, call) = match self.rng.random_range(0..13) {
+            10 => (
+                "array_agg over rows",
+                format!(
+                    "length(CAST(array_agg({number}) OVER ({by}ORDER BY {order} ROWS {n} PRECEDING) AS text))"
+                ),
+            ),
+            11 => (
+                "bool_or of peers",
+                format!("CAST(bool_or({number} > {n}) OVER ({by}ORDER BY {order}) AS int)"),
+            ),
+            12 => (
+                "variance over rows",
+                format!(
+                    "var_pop({number}) OVER ({by}ORDER BY {order} ROWS BETWEEN {n} PRECEDING AND {n} FOLLOWING) * 1000"
+                ),
+            ),
             0 => ("lag", format!("lag({number}, {n}) OVER ({by}ORDER BY {order})")),
             1 => ("lead", format!("lead({number}, {n}, 0) OVER ({by}ORDER BY {order})")),
             2 => ("first_value", format!("first_value({number}) OVER ({by}ORDER BY {order})")),
@@ -558,7 +577,7 @@ impl World {
         (format!("{}.{column}", side.alias), kind)
     }
 
-    fn aggregates(&mut self, columns: &[(&'static str, Kind)]) -> String {
+    pub(super) fn aggregates(&mut self, columns: &[(&'static str, Kind)]) -> String {
         let any = self.any(columns);
         let number = self.column(columns, Kind::Number);
         let first = match self.rng.random_range(0..4) {
@@ -619,11 +638,11 @@ impl World {
         }
     }
 
-    fn any(&mut self, columns: &[(&'static str, Kind)]) -> (&'static str, Kind) {
+    pub(super) fn any(&mut self, columns: &[(&'static str, Kind)]) -> (&'static str, Kind) {
         columns[self.rng.random_range(0..columns.len())]
     }
 
-    fn column(&mut self, columns: &[(&'static str, Kind)], kind: Kind) -> &'static str {
+    pub(super) fn column(&mut self, columns: &[(&'static str, Kind)], kind: Kind) -> &'static str {
         let of_kind: Vec<&'static str> = columns.iter().filter(|c| c.1 == kind).map(|c| c.0).collect();
         match of_kind.len() {
             // Every relation of the grammar has a number or is a distinct text or time: count its length instead.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::*;
+use millpond_types::keyword::quote_identifier;
 use millpond_types::{SqlError, SqlState, SqlType};
 
 use super::{Function, Kind, Texts, Values, assignable, exactly, rows, texts};
@@ -22,8 +23,7 @@ pub(crate) fn functions() -> Vec<Function> {
             .alias("character_length"),
         text("split_part", &[Text, Text, Int4], split_part),
         text("to_hex", &[Int8], to_hex),
-        text("quote_literal", &[Text], |s, _| one(s, quote_literal)),
-        text("quote_ident", &[Text], |s, _| one(s, quote_ident)),
+        text("quote_ident", &[Text], |s, _| one(s, |text, out| out.push_str(&quote_identifier(text)))),
         text("initcap", &[Text], |s, _| one(s, initcap)),
         Function::new("concat", Kind::Immutable, anything, |_| Text, concat),
         Function::new(
@@ -46,7 +46,7 @@ pub(crate) fn functions() -> Vec<Function> {
 }
 
 /// concat takes every type.
-fn anything(types: &[SqlType]) -> Option<Vec<SqlType>> {
+pub(super) fn anything(types: &[SqlType]) -> Option<Vec<SqlType>> {
     let known = |ty: &SqlType| if *ty == SqlType::Unknown { SqlType::Text } else { ty.clone() };
     Some(types.iter().map(known).collect())
 }
@@ -148,30 +148,6 @@ fn to_hex(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
     })
 }
 
-fn quote_literal(text: &str, out: &mut String) {
-    if text.contains('\\') {
-        out.push('E');
-    }
-    out.push('\'');
-    for c in text.chars() {
-        if matches!(c, '\'' | '\\') {
-            out.push(c);
-        }
-        out.push(c);
-    }
-    out.push('\'');
-}
-
-fn quote_ident(text: &str, out: &mut String) {
-    let plain = |c: char| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit();
-    if text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_') && text.chars().all(plain) {
-        return out.push_str(text);
-    }
-    out.push('"');
-    out.push_str(&text.replace('"', "\"\""));
-    out.push('"');
-}
-
 fn initcap(text: &str, out: &mut String) {
     let mut inside = false;
     for c in text.chars() {
@@ -223,7 +199,7 @@ fn concat_ws(sides: &[Side], _: &SqlType) -> Result<ArrayRef, SqlError> {
     })
 }
 
-fn formatters(sides: &[Side]) -> Result<Vec<Formatter>, SqlError> {
+pub(super) fn formatters(sides: &[Side]) -> Result<Vec<Formatter>, SqlError> {
     sides.iter().map(|side| Formatter::new(&side.array, &SqlType::of_arrow(side.data_type())?)).collect()
 }
 

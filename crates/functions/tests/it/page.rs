@@ -14,7 +14,7 @@ const ABOUT: &str = "\
 
 What SQL may call, from the registry (`crates/functions`); names in brackets mean the same function. Results and errors are those of
 PostgreSQL 15, where it has the function. Operators, casts, CASE, EXTRACT, SUBSTRING … FROM and other constructs with a grammar of
-their own become calls of these. Functions of the catalog (`pg_get_viewdef`, `format_type`, `quote_ident`, `format`, …) are there for
+their own become calls of these. Functions of the catalog (`pg_get_viewdef`, `format_type`, …) are there for
 SELECT, not in materialized views.
 
 `MILLPOND_WRITE_DOCS=1 cargo nextest run --workspace -E 'test(functions_page)'` writes this page again; the test fails when it is

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Int,
     Big,
     Numeric,
@@ -382,7 +382,7 @@ pub(super) struct Query {
 }
 
 pub(super) struct Grammar {
-    rng: SmallRng,
+    pub(super) rng: SmallRng,
     drawn: BTreeMap<&'static str, usize>,
     /// The alias in front of columns, where there are several tables.
     alias: Option<&'static str>,
@@ -481,13 +481,26 @@ impl Grammar {
     }
 
     /// An expression of a kind that cannot fail.
-    fn expression(&mut self, kind: Kind, depth: usize) -> String {
+    pub(super) fn expression(&mut self, kind: Kind, depth: usize) -> String {
         if depth == 0 || self.rng.random_bool(0.3) {
             return self.column(kind);
         }
         let rules: Vec<&'static str> = SAFE.iter().filter(|rule| rule.0 == kind).map(|rule| rule.1).collect();
         let rule = self.one(&rules);
         *self.drawn.entry(rule).or_default() += 1;
+        self.fill_to(rule, depth)
+    }
+
+    /// A rule with expressions in its places.
+    pub(super) fn fill(&mut self, rule: &str) -> String {
+        self.fill_to(rule, 2)
+    }
+
+    pub(super) fn drew(&mut self, rule: &'static str) {
+        *self.drawn.entry(rule).or_default() += 1;
+    }
+
+    fn fill_to(&mut self, rule: &str, depth: usize) -> String {
         let mut text = String::new();
         let mut rest = rule;
         while let Some(at) = rest.find('{') {
@@ -532,13 +545,14 @@ impl Grammar {
         self.one(&[Int, Big, Numeric, Float, Text, Bool, Date, Time, Zoned])
     }
 
-    fn filter(&mut self) -> String {
+    pub(super) fn filter(&mut self) -> String {
         if self.rng.random_bool(0.5) { String::new() } else { format!(" WHERE {}", self.expression(Bool, 2)) }
     }
 
     pub fn query(&mut self) -> Query {
         self.alias = None;
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..11) {
+            10 => self.sets(),
             0 | 1 => self.literals(),
             2 | 3 => self.rows(),
             4 | 5 => self.groups(),
@@ -727,6 +741,13 @@ impl Grammar {
             "count(*)",
             "min(x)",
             "max(f)",
+            "stddev(i)",
+            "bool_or(o)",
+            "array_agg(i)",
+            "string_agg(x, ',')",
+            "jsonb_agg(i)",
+            "bit_or(i)",
+            "every(i > 2) FILTER (WHERE o)",
         ]);
         let order = self.one(&[
             "ORDER BY id",

@@ -6,6 +6,7 @@
 //! and the order of terms do. What Millpond says that it does not have (0A000) is counted, not compared.
 
 mod grammar;
+mod sets;
 
 use std::collections::BTreeMap;
 

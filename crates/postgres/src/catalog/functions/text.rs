@@ -1,6 +1,5 @@
 //! Small functions over texts and arrays that catalog queries lean on.
 
-use millpond_sql::{quote_identifier, quote_literal};
 use millpond_types::{SqlError, SqlState, SqlType};
 
 use super::super::cell::Cell;
@@ -8,14 +7,7 @@ use super::super::facts::Facts;
 use super::{Function, lenient, strict};
 
 pub(super) fn functions() -> Vec<Function> {
-    let text = || SqlType::Text;
     vec![
-        strict("quote_ident", text(), 1..=1, |_, a| Ok(a[0].shown().map(|t| quote_identifier(&t)).into())),
-        strict("quote_literal", text(), 1..=1, |_, a| Ok(a[0].shown().map(|t| quote_literal(&t)).into())),
-        lenient("quote_nullable", text(), 1..=1, |_, a| {
-            Ok(a[0].shown().map_or_else(|| "NULL".to_owned(), |t| quote_literal(&t)).into())
-        }),
-        lenient("format", text(), 1..=usize::MAX, format),
         strict("array_upper", SqlType::Int4, 2..=2, |_, a| Ok(bound(&a[0], &a[1], |n| n as i64).into())),
         strict("array_lower", SqlType::Int4, 2..=2, |_, a| Ok(bound(&a[0], &a[1], |_| 1).into())),
         // generate_subscripts returns these as rows.
@@ -39,47 +31,6 @@ fn bound(array: &Cell, dimension: &Cell, of: fn(usize) -> i64) -> Option<i64> {
         Cell::List(cells) if !cells.is_empty() && dimension.int() == Some(1) => Some(of(cells.len())),
         _ => None,
     }
-}
-
-/// `%s`, `%I`, `%L` and `%%`, with positions such as `%2$s`.
-fn format(_: &Facts, arguments: &[Cell]) -> Result<Cell, SqlError> {
-    let Some(template) = arguments[0].text() else { return Ok(Cell::Null) };
-    let bad = |message: &str| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
-    let (mut out, mut next) = (String::new(), 1);
-    let mut characters = template.chars().peekable();
-    while let Some(c) = characters.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let mut digits = String::new();
-        while let Some(d) = characters.next_if(char::is_ascii_digit) {
-            digits.push(d);
-        }
-        if characters.next_if_eq(&'$').is_some() {
-            next = digits.parse().map_err(|_| bad("number is out of range"))?;
-        }
-        let specifier = characters.next().ok_or_else(|| bad("unterminated format() type specifier"))?;
-        if specifier == '%' {
-            out.push('%');
-            continue;
-        }
-        let argument = arguments.get(next).ok_or_else(|| bad("too few arguments for format()"))?;
-        next += 1;
-        match (specifier, argument.shown()) {
-            ('s', value) => out.push_str(&value.unwrap_or_default()),
-            ('I', Some(value)) => out.push_str(&quote_identifier(&value)),
-            ('I', None) => {
-                let text = "null values cannot be formatted as an SQL identifier";
-                return Err(SqlError::new(SqlState::new("22004"), text));
-            }
-            ('L', value) => {
-                out.push_str(&value.map_or_else(|| "NULL".to_owned(), |v| quote_literal(&v)));
-            }
-            (other, _) => return Err(bad(&format!("unrecognized format() type specifier \"{other}\""))),
-        }
-    }
-    Ok(out.into())
 }
 
 /// # Errors
