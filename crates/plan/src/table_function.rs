@@ -272,6 +272,13 @@ fn plan_over(
     };
     let mut arguments = Vec::with_capacity(call.arguments.len());
     for argument in &call.arguments {
+        let bound = context.sql_expr_to_logical_expr((*argument).clone(), input.schema())?;
+        if bound.contains_outer() {
+            let text = format!("{} of a column of the query around it is not supported", call.name);
+            let error = SqlError::unsupported(text)
+                .hint("Call it in FROM of that query: FROM t LEFT JOIN f(t.a) AS x ON true, and group.");
+            return Err(into_datafusion(at_opt(error, position_of(argument.span()).or(place))));
+        }
         arguments.push(context.sql_to_expr((*argument).clone(), input.schema())?);
     }
     let sets: Vec<Expr> = match call.name.as_str() {

@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::harness::Harness;
 use crate::model::{Cell, Multiset, Row, add, batch};
+use crate::sorted;
 
 const TIME: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
@@ -220,7 +221,9 @@ fn random_frame(rng: &mut SmallRng, order: &[OrderColumn]) -> Frame {
 fn random_over_call(rng: &mut SmallRng, order: &[OrderColumn]) -> OverCall {
     use AggregateFunction::*;
     let decimal = DataType::Decimal128(38, 2);
-    let (function, argument, result) = match rng.random_range(0..16) {
+    let (function, argument, result) = match rng.random_range(0..18) {
+        16 => (OverFunction::OfFrame, Some(4), DataType::Boolean),
+        17 => (OverFunction::OfFrame, Some(1), DataType::Int32),
         0 => (OverFunction::RowNumber, None, DataType::Int64),
         1 => (OverFunction::Rank, None, DataType::Int64),
         2 => (OverFunction::DenseRank, None, DataType::Int64),
@@ -237,11 +240,20 @@ fn random_over_call(rng: &mut SmallRng, order: &[OrderColumn]) -> OverCall {
         14 => (OverFunction::Aggregate(Max), Some(2), DataType::Decimal128(10, 2)),
         _ => (OverFunction::Aggregate(Min), Some(3), TIME),
     };
-    let aggregate = matches!(function, OverFunction::Aggregate(_));
+    let aggregate = matches!(function, OverFunction::Aggregate(_) | OverFunction::OfFrame);
+    // One may be asked again when its frame has grown, the other not.
+    let of_frame = (function == OverFunction::OfFrame).then(|| {
+        let column = |at| SortedArgument::Column(at);
+        let call = match argument {
+            Some(4) => sorted::call(&schema(), "bool_or", vec![column(4)], Vec::new()),
+            _ => sorted::call(&schema(), "first_value", vec![column(1)], Vec::new()),
+        };
+        FrameAggregate { function: call.function, arguments: call.arguments }
+    });
     let default = matches!(function, OverFunction::Lag(_)) && rng.random();
     OverCall {
         function,
-        of_frame: None,
+        of_frame,
         argument,
         default: default.then_some(1),
         filter: (aggregate && rng.random_ratio(1, 4)).then_some(4),
@@ -322,6 +334,14 @@ fn naive_call(rows: &[Row], order: &[OrderColumn], call: &OverCall, at: usize) -
         | OverFunction::CumeDist
         | OverFunction::SessionStart(_)
         | OverFunction::SessionEnd(_) => panic!("not drawn"),
+        OverFunction::OfFrame => {
+            let kept = frame.iter().filter(|n| call.filter.is_none_or(|f| rows[**n][f] == Cell::Int(1)));
+            let mut cells = kept.map(|n| value(Some(*n))).filter(|cell| !cell.is_null());
+            match call.argument {
+                Some(4) => cells.max().unwrap_or(Cell::Null),
+                _ => cells.next().unwrap_or(Cell::Null),
+            }
+        }
         OverFunction::Aggregate(function) => {
             let kept = frame.iter().filter(|n| call.filter.is_none_or(|f| rows[**n][f] == Cell::Int(1)));
             let cells: Vec<Cell> = match call.argument {

@@ -11,7 +11,7 @@ use millpond_dataflow::*;
 use millpond_functions::Registry;
 
 /// A call of a function of the registry; columns are of `input`.
-fn call(
+pub fn call(
     input: &SchemaRef,
     function: &str,
     arguments: Vec<SortedArgument>,

@@ -185,7 +185,10 @@ fn what_has_no_operator_yet_is_refused_by_name() {
     let views = " in a materialized view is not supported";
     let of = |what: &str| format!("0A000 - {what}{views}");
     let cases = [
-        ("SELECT string_agg(channel, ',') OVER (ORDER BY price) FROM bid", of("string_agg OVER")),
+        (
+            "SELECT string_agg(channel, ',') OVER (ORDER BY price) FROM bid",
+            of("string_agg over a frame of peers"),
+        ),
         ("SELECT price FROM bid OFFSET 3", of("OFFSET without LIMIT")),
         ("SELECT approx_median(price) FROM bid", of("the aggregate approx_median")),
         (
