@@ -46,7 +46,14 @@ pub struct Rows {
 
 enum Set {
     List(ListArray),
-    Series { told: StructArray, start: Numbers, stop: Numbers, step: Numbers },
+    Series(Box<Series>),
+}
+
+struct Series {
+    told: StructArray,
+    start: Numbers,
+    stop: Numbers,
+    step: Numbers,
 }
 
 /// Where the next value of a set is.
@@ -125,7 +132,7 @@ impl Set {
             DataType::Struct(fields) if super::series::is_series(fields) => {
                 let told = array.as_struct().clone();
                 let part = |n: usize| Numbers::of(told.column(n));
-                Ok(Self::Series { start: part(0)?, stop: part(1)?, step: part(2)?, told })
+                Ok(Self::Series(Box::new(Series { start: part(0)?, stop: part(1)?, step: part(2)?, told })))
             }
             other => Err(SqlError::internal(format!("{other} gives no rows"))),
         }
@@ -134,7 +141,7 @@ impl Set {
     fn nothing(&self) -> Taken {
         match self {
             Self::List(_) => Taken::Elements(Vec::new()),
-            Self::Series { .. } => Taken::Values(Vec::new()),
+            Self::Series(_) => Taken::Values(Vec::new()),
         }
     }
 
@@ -145,8 +152,9 @@ impl Set {
                 let offsets = lists.value_offsets();
                 Cursor::Elements { next: offsets[row] as u32, end: offsets[row + 1] as u32 }
             }
-            Self::Series { told, .. } if told.is_null(row) => Cursor::Elements { next: 0, end: 0 },
-            Self::Series { told, start, stop, step } => {
+            Self::Series(series) if series.told.is_null(row) => Cursor::Elements { next: 0, end: 0 },
+            Self::Series(series) => {
+                let Series { told, start, stop, step } = series.as_ref();
                 let (next, end) = (start.value(row), stop.value(row));
                 match step.span(row) {
                     Some(span) => Cursor::Times {
@@ -172,8 +180,8 @@ impl Set {
                 }
                 Ok(())
             }
-            (Self::Series { start, .. }, Taken::Values(values)) => {
-                let numbers = start.like(values);
+            (Self::Series(series), Taken::Values(values)) => {
+                let numbers = series.start.like(values);
                 columns.push(numbers.map_err(|error| ArrowError::ExternalError(Box::new(error)))?);
                 Ok(())
             }

@@ -32,7 +32,7 @@ pub(super) fn functions() -> Vec<SetFunction> {
             "generate_subscripts",
             subscript_arguments,
             |_, _| struct_of(&SqlType::Int4, &SqlType::Int4),
-            |sides, ty| subscripts(sides, ty),
+            subscripts,
         ),
     ]
 }

@@ -15,11 +15,11 @@ use crate::scalar::{Texts, assignable};
 pub(super) fn functions() -> Vec<SetFunction> {
     let texts = |_: &[SqlType], _: &[DataType]| list_of(&SqlType::Text);
     vec![
-        SetFunction::new("string_to_table", two_or_three, texts, |s, ty| pieces(s, ty)),
+        SetFunction::new("string_to_table", two_or_three, texts, pieces),
         SetFunction::new("regexp_split_to_table", two_or_three, texts, |s, ty| {
             in_type(split_by(s, "regexp_split_to_table")?, ty)
         }),
-        SetFunction::new("regexp_matches", two_or_three, |_, _| matches_type(), |s, ty| matches(s, ty)),
+        SetFunction::new("regexp_matches", two_or_three, |_, _| matches_type(), matches),
     ]
 }
 
