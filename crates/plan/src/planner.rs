@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
-use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use millpond_catalog::{Catalog, Relation, View};
 use millpond_functions::{Registry, Zone};
@@ -347,59 +345,22 @@ fn not_in_view(function: &str, why: &str) -> SqlError {
         .hint("Compute it when rows are inserted, with a DEFAULT, or in the query that reads the view.")
 }
 
-/// Refuses what DataFusion reads otherwise than PostgreSQL: the merged column of USING and NATURAL is always the left one,
-/// and NOT IN anywhere but as a condition of its own is false where it should be NULL.
+/// Refuses what DataFusion reads otherwise than PostgreSQL: the merged column of USING and NATURAL is always the left one.
 fn refuse_misread(plan: &LogicalPlan) -> Result<(), SqlError> {
     use datafusion::common::{JoinConstraint, JoinType};
     let mut found = None;
     let walk = plan.apply_with_subqueries(|node| {
-        match node {
-            LogicalPlan::Join(join)
-                if join.join_constraint == JoinConstraint::Using
-                    && matches!(join.join_type, JoinType::Right | JoinType::Full) =>
-            {
-                let text = "RIGHT and FULL JOIN with USING or NATURAL are not supported";
-                found = Some(SqlError::unsupported(text).hint("Use ON, and coalesce for the common columns."));
-            }
-            LogicalPlan::Filter(filter) => {
-                for condition in split_conjunction(&filter.predicate) {
-                    if misread_not_in(condition, filter.input.schema())? {
-                        let text = "NOT IN with a subquery that may give NULL, inside OR or another expression, is not supported";
-                        found = Some(SqlError::unsupported(text).hint("Use NOT EXISTS."));
-                    }
-                }
-            }
-            _ => {}
+        if let LogicalPlan::Join(join) = node
+            && join.join_constraint == JoinConstraint::Using
+            && matches!(join.join_type, JoinType::Right | JoinType::Full)
+        {
+            let text = "RIGHT and FULL JOIN with USING or NATURAL are not supported";
+            found = Some(SqlError::unsupported(text).hint("Use ON, and coalesce for the common columns."));
         }
         Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
     walk.map_err(millpond_functions::error::from_datafusion)?;
     found.map_or(Ok(()), Err)
-}
-
-fn misread_not_in(condition: &Expr, schema: &DFSchema) -> datafusion::common::Result<bool> {
-    let bare = match condition {
-        Expr::Not(inner) => inner,
-        other => other,
-    };
-    if matches!(bare, Expr::InSubquery(_)) {
-        return Ok(false);
-    }
-    let negated = |e: &Expr| match e {
-        Expr::InSubquery(inside) => inside.negated,
-        Expr::Not(_) => true,
-        _ => false,
-    };
-    if !condition.exists(|e| Ok(negated(e)))? {
-        return Ok(false);
-    }
-    condition.exists(|e| match e {
-        Expr::InSubquery(inside) => {
-            let fields = inside.subquery.subquery.schema().fields();
-            Ok(fields.first().is_none_or(|f| f.is_nullable()) || inside.expr.nullable(schema).unwrap_or(true))
-        }
-        _ => Ok(false),
-    })
 }
 
 fn refuse_in_view(

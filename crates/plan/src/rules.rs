@@ -8,6 +8,8 @@
 //! - `SingleDistinctToGroupBy`: the inner grouping has state that the outer one's window would not free.
 //! - `CommonSubexprEliminate`, `ExtractLeafExpressions`, `PushDownLeafProjections`: they split projections, which lowering
 //!   fuses again; repeated expressions are the executor's to share.
+//! - `DecorrelatePredicateSubquery`, `ScalarSubqueryToJoin`, `DecorrelateLateralJoin`, `RewriteSetComparison`: what [`decorrelate`]
+//!   does before, for more forms.
 //! - `UnionsToFilter`, `FilterNullJoinKeys`: gains for scans of files only.
 
 use std::sync::{Arc, LazyLock};
@@ -24,8 +26,6 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
-use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
-use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_limit::EliminateLimit;
@@ -36,8 +36,6 @@ use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::push_down_limit::PushDownLimit;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
-use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
-use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{
     Analyzer, AnalyzerRule, ApplyOrder, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule,
@@ -51,6 +49,8 @@ use millpond_types::{SqlError, SqlState};
 
 use crate::constant::argument_name;
 use crate::context::{config_options, session_state};
+use crate::decorrelate::decorrelate;
+use crate::null_safe::{self, Guarded};
 
 static ANALYZER: LazyLock<Analyzer> = LazyLock::new(|| {
     Analyzer::with_rules(vec![
@@ -65,16 +65,12 @@ static ANALYZER: LazyLock<Analyzer> = LazyLock::new(|| {
 
 static OPTIMIZER: LazyLock<Optimizer> = LazyLock::new(|| {
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
-        Arc::new(RewriteSetComparison::new()),
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
-        Arc::new(DecorrelatePredicateSubquery::new()),
-        Arc::new(ScalarSubqueryToJoin::new()),
-        Arc::new(DecorrelateLateralJoin::new()),
-        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(Guarded { rule: ExtractEquijoinPredicate::new(), applies: null_safe::has_no_such_keys }),
         Arc::new(EliminateDuplicatedExpr::new()),
-        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(Guarded { rule: EliminateCrossJoin::new(), applies: null_safe::has_no_inner_join }),
         Arc::new(EliminateLimit::new()),
         Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownLimit::new()),
@@ -89,7 +85,11 @@ static FOLDER: LazyLock<Optimizer> =
 
 /// A plan with PostgreSQL's types.
 pub(crate) fn analyze(plan: LogicalPlan, zone: Zone) -> Result<LogicalPlan> {
-    let plan = ANALYZER.execute_and_check(plan, config_options(), |_, _| {})?;
+    // Without DataFusion's checks of subqueries: more is possible here.
+    let mut plan = plan;
+    for rule in &ANALYZER.rules {
+        plan = rule.analyze(plan, config_options()).map_err(|e| e.context(rule.name()))?;
+    }
     plan_in_zone(order_keys(union_fields(plan)?)?, zone)
 }
 
@@ -112,6 +112,7 @@ fn union_fields(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// An analyzed plan, simplified.
 pub(crate) fn optimize(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = decorrelate(plan)?;
     // Of a subquery that has become a join, what was never NULL may be.
     union_fields(crate::flat_map::narrow(OPTIMIZER.optimize(plan, &optimizer_context(), |_, _| {})?)?)
 }

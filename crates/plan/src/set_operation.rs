@@ -116,6 +116,17 @@ impl SetOperation {
         }
     }
 
+    /// The same for each value of `keys`, which are the last columns of `input`, behind the side.
+    pub(crate) fn per_key(&self, input: LogicalPlan, keys: &[Column]) -> Result<LogicalPlan> {
+        let mut outputs = self.outputs.clone();
+        outputs.extend(keys.iter().map(|key| (key.relation.clone(), key.name.clone())));
+        let mut columns = input.schema().columns();
+        let side = columns.remove(self.outputs.len());
+        columns.push(side);
+        let input = LogicalPlanBuilder::from(input).project(columns.into_iter().map(Expr::Column))?.build()?;
+        Self::try_new(self.kind, self.all, Arc::new(input), outputs).map(Self::into_plan)
+    }
+
     /// The rows of the answer once each, with how often they stand there if that is asked for (ALL).
     pub(crate) fn counted(&self) -> Result<LogicalPlan> {
         let input = self.input.schema();

@@ -38,16 +38,10 @@ fn first_rows(distinct: DistinctOn) -> Result<LogicalPlan> {
     let on = normalize_cols(on_expr, &input)?;
     let outputs = normalize_cols(select_expr, &input)?;
     let mut order = normalize_sorts(sort_expr.unwrap_or_default(), &input)?;
-    let Some(function) = Registry::global().window("row_number") else {
-        return datafusion::common::internal_err!("there is no row_number");
-    };
-    let mut call = WindowFunction::new(WindowFunctionDefinition::WindowUDF(function), Vec::new());
-    call.params.partition_by.clone_from(&on);
-    call.params.order_by.clone_from(&order);
-    call.params.window_frame = whole();
+    let call = row_number(on.clone(), order.clone())?;
     let name = names::distinct("row_number", 1);
     let number = Expr::Column(Column::new_unqualified(name.as_str()));
-    let call = Expr::WindowFunction(Box::new(call)).alias(name);
+    let call = call.alias(name);
     let window = LogicalPlan::Window(Window::try_new(vec![call], input)?);
     let first = LogicalPlanBuilder::from(window).filter(number.eq(lit(1i64)))?;
     order.truncate(on.len());
@@ -57,6 +51,18 @@ fn first_rows(distinct: DistinctOn) -> Result<LogicalPlan> {
         without_alias(expr).alias_qualified(qualifier.cloned(), field.name())
     });
     first.project(outputs)?.build()
+}
+
+/// `row_number() OVER (PARTITION BY … ORDER BY …)`
+pub(crate) fn row_number(partition_by: Vec<Expr>, order_by: Vec<SortExpr>) -> Result<Expr> {
+    let Some(function) = Registry::global().window("row_number") else {
+        return datafusion::common::internal_err!("there is no row_number");
+    };
+    let mut call = WindowFunction::new(WindowFunctionDefinition::WindowUDF(function), Vec::new());
+    call.params.partition_by = partition_by;
+    call.params.order_by = order_by;
+    call.params.window_frame = whole();
+    Ok(Expr::WindowFunction(Box::new(call)))
 }
 
 fn whole() -> WindowFrame {

@@ -13,12 +13,12 @@ use millpond_functions::error::from_datafusion;
 use millpond_types::{SqlError, SqlType};
 
 use super::lower::{Facts, Lowering, Names, Pending, column, over, place, unsupported};
-use super::single_row::single_row;
 use super::{
     Aggregate, AggregateCall, AggregateFunction, Join, JoinClose, JoinKind, NodeId, Operator, SideClose,
 };
 use crate::Metadata;
 use crate::clock::asks;
+use crate::single_row::single_row;
 use crate::trace::{self, TimeBound};
 use crate::window::WindowTvf;
 
@@ -384,7 +384,7 @@ impl Lowering {
         let mut parts = pending.columns.split_off(shown).into_iter().map(|(_, part)| part);
         let value = match (parts.next(), parts.next()) {
             (Some(value), None) => value,
-            (Some(count), Some(value)) => single_row(count, value),
+            (Some(count), Some(value)) => single_row(count, value, None),
             (None, _) => return Err(SqlError::internal("a scalar subquery has no column")),
         };
         Ok((pending, value))

@@ -21,7 +21,6 @@ mod lower_order;
 mod lower_values;
 mod order;
 mod share;
-mod single_row;
 mod sorted;
 mod temporal;
 mod text;

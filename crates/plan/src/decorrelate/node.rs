@@ -1,0 +1,328 @@
+//! Where subqueries stand: each kind of node with subqueries in its expressions, and joins with LATERAL.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, JoinType, Result};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{
+    Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, Sort, Subquery, SubqueryAlias, Window, lit,
+};
+
+use super::apply::Kind;
+use super::expression::{has_subquery, is_predicate, is_settled};
+use super::join::{Keys, join};
+use super::reference::{is_free, unbind, uses};
+use super::split::substitute;
+use super::{Decorrelation, HINT, columns, filter, named, project, refused};
+use crate::rules::without_alias;
+use crate::ties;
+
+impl Decorrelation {
+    /// A node whose inputs and subqueries are done.
+    pub(super) fn node(&mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let plan = match plan {
+            LogicalPlan::Subquery(_) | LogicalPlan::Union(_) | LogicalPlan::TableScan(_) => return Ok(plan),
+            other => other.recompute_schema()?,
+        };
+        if let LogicalPlan::Join(join) = plan {
+            return self.join_node(join);
+        }
+        if !asks(&plan)? {
+            return Ok(plan);
+        }
+        match plan {
+            LogicalPlan::Filter(filter) => self.filter_node(filter),
+            LogicalPlan::Projection(Projection { expr, input, schema, .. }) => {
+                let (input, outputs) = self.settle_all(Arc::unwrap_or_clone(input), expr, false)?;
+                let outputs = outputs.into_iter().zip(schema.iter());
+                let outputs = outputs.map(|(e, (relation, field))| named(e, relation, field.name()));
+                project(outputs.collect(), input)
+            }
+            LogicalPlan::Aggregate(Aggregate { input, group_expr, aggr_expr, schema, .. }) => {
+                let groups = group_expr.len();
+                let names: Vec<String> =
+                    group_expr.iter().chain(&aggr_expr).map(|e| e.schema_name().to_string()).collect();
+                let exprs = group_expr.into_iter().chain(aggr_expr).collect();
+                let (input, exprs) = self.settle_all(Arc::unwrap_or_clone(input), exprs, true)?;
+                let exprs = exprs.into_iter().zip(names).map(|(e, name)| match &e {
+                    _ if e.schema_name().to_string() == name => e,
+                    _ => without_alias(e).alias(name),
+                });
+                let mut exprs: Vec<Expr> = exprs.collect();
+                let calls = exprs.split_off(groups);
+                let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), exprs, calls)?);
+                Self::only(&schema, plan)
+            }
+            LogicalPlan::Sort(Sort { expr, input, fetch }) => {
+                let before = Arc::clone(input.schema());
+                let keys = expr.iter().map(|sort| sort.expr.clone()).collect();
+                let (input, keys) = self.settle_all(Arc::unwrap_or_clone(input), keys, true)?;
+                let expr = keys.into_iter().zip(expr).map(|(e, sort)| e.sort(sort.asc, sort.nulls_first)).collect();
+                Self::only(&before, LogicalPlan::Sort(Sort { expr, input: Arc::new(input), fetch }))
+            }
+            LogicalPlan::Window(Window { input, window_expr, schema }) => {
+                let names: Vec<String> = window_expr.iter().map(|e| e.schema_name().to_string()).collect();
+                let (input, calls) = self.settle_all(Arc::unwrap_or_clone(input), window_expr, true)?;
+                let calls = calls.into_iter().zip(names).map(|(e, name)| without_alias(e).alias(name)).collect();
+                let plan = LogicalPlan::Window(Window::try_new(calls, Arc::new(input))?);
+                Self::only(&schema, plan)
+            }
+            on @ LogicalPlan::Distinct(Distinct::On(_)) => {
+                let numbered = ties::number_distinct_on(on)?;
+                self.plan(numbered)
+            }
+            LogicalPlan::Limit(_) | LogicalPlan::Values(_) if !is_free(&plan)? && !has_predicates(&plan)? => Ok(plan),
+            other => {
+                let place = other.display().to_string();
+                let place = place.split([':', ' ']).next().unwrap_or_default().to_uppercase();
+                Err(refused(&format!("a subquery in {place}"), HINT))
+            }
+        }
+    }
+
+    fn filter_node(&mut self, filtered: Filter) -> Result<LogicalPlan> {
+        let before = Arc::clone(filtered.input.schema());
+        let (asking, plain): (Vec<Expr>, Vec<Expr>) =
+            split_conjunction_owned(filtered.predicate).into_iter().partition(has_subquery);
+        let mut plan = filter(plain, Arc::unwrap_or_clone(filtered.input))?;
+        for condition in asking {
+            // Beside outer references a value for all rows would come into a join's condition.
+            plan = match condition.contains_outer() && !is_predicate(&condition) {
+                true => {
+                    let (plan, mut settled) = self.settle_all(plan, vec![condition], true)?;
+                    filter(std::mem::take(&mut settled), plan)?
+                }
+                false => self.keep(plan, condition)?,
+            };
+        }
+        Self::only(&before, plan)
+    }
+
+    fn join_node(&mut self, joined: Join) -> Result<LogicalPlan> {
+        if let Some(right) = lateral(&joined.right) {
+            return self.lateral_join(joined, right);
+        }
+        let asking = joined.filter.iter().chain(joined.on.iter().flat_map(|(l, r)| [l, r])).any(has_subquery);
+        if lateral(&joined.left).is_some() {
+            // What the left side names lies further out.
+            let left = lateral(&joined.left).map_or_else(|| Arc::clone(&joined.left), Arc::new);
+            let join = self.join_node(Join { left, ..joined })?;
+            return marked(join);
+        }
+        if !asking {
+            return Ok(LogicalPlan::Join(joined));
+        }
+        let outputs: Vec<Expr> = joined.schema.columns().into_iter().map(Expr::Column).collect();
+        let Join { left, right, on, filter: condition, join_type, null_equality, schema, join_constraint, null_aware } = joined;
+        let mut conditions: Vec<Expr> = on.into_iter().map(|(l, r)| l.eq(r)).collect();
+        conditions.extend(condition.into_iter().flat_map(split_conjunction_owned));
+        let (left, right) = (Arc::unwrap_or_clone(left), Arc::unwrap_or_clone(right));
+        let _ = (null_equality, join_constraint, null_aware);
+        let free = || Keys { pairs: Vec::new(), strict: true };
+        match join_type {
+            JoinType::Inner => {
+                let (asking, plain): (Vec<Expr>, Vec<Expr>) = conditions.into_iter().partition(has_subquery);
+                let pairs = join(left, right, JoinType::Inner, free(), plain)?;
+                let Some(predicate) = conjunction(asking) else { return Ok(pairs) };
+                self.filter_node(Filter::try_new(predicate, Arc::new(pairs))?)
+            }
+            JoinType::Left => self.outer_join(left, right, conditions, &schema),
+            JoinType::Right => {
+                let plan = self.outer_join(right, left, conditions, &schema)?;
+                project(outputs, plan)
+            }
+            JoinType::Full => {
+                let (mut left, mut right) = (left, right);
+                let mut settled = Vec::with_capacity(conditions.len());
+                for condition in conditions {
+                    let about = (uses(&condition, left.schema())?, uses(&condition, right.schema())?);
+                    if !has_subquery(&condition) {
+                        settled.push(condition);
+                        continue;
+                    }
+                    let side = match about {
+                        (_, false) => &mut left,
+                        (false, true) => &mut right,
+                        (true, true) => {
+                            return Err(refused(
+                                "a subquery about both sides in the condition of a FULL JOIN",
+                                "Put what it says of one side into a subquery in FROM.",
+                            ));
+                        }
+                    };
+                    let plan = side.clone();
+                    let (plan, mut value) = self.settle_all(plan, vec![condition], true)?;
+                    *side = plan;
+                    settled.append(&mut value);
+                }
+                Self::only(&schema, join(left, right, JoinType::Full, free(), settled)?)
+            }
+            _ => Err(refused("a subquery in the condition of this join", HINT)),
+        }
+    }
+
+    /// LEFT JOIN with subqueries in ON.
+    fn outer_join(
+        &mut self,
+        left: LogicalPlan,
+        right: LogicalPlan,
+        conditions: Vec<Expr>,
+        schema: &DFSchema,
+    ) -> Result<LogicalPlan> {
+        let (mut left, mut right) = (left, right);
+        let (before_left, before_right) = (Arc::clone(left.schema()), Arc::clone(right.schema()));
+        let (mut settled, mut mixed) = (Vec::new(), Vec::new());
+        for condition in conditions {
+            if !has_subquery(&condition) {
+                settled.push(condition);
+                continue;
+            }
+            match (uses(&condition, &before_left)?, uses(&condition, &before_right)?) {
+                (true, true) => mixed.push(condition),
+                (false, true) => right = self.keep(right, condition)?,
+                (_, false) => {
+                    let (plan, mut value) = self.settle_all(left, vec![condition], true)?;
+                    left = plan;
+                    settled.append(&mut value);
+                }
+            }
+        }
+        let right = Self::only(&before_right, right)?;
+        let kept = columns_of(schema);
+        let plan = match conjunction(mixed) {
+            None => join(left, right, JoinType::Left, Keys { pairs: Vec::new(), strict: true }, settled)?,
+            Some(mixed) => {
+                // As if it were LEFT JOIN LATERAL (SELECT * FROM right WHERE mixed).
+                let mixed = unbind(mixed, &before_left)?;
+                let names = columns(&right);
+                let inner = self.filter_node(Filter::try_new(mixed, Arc::new(right))?)?;
+                return self.lateral_over(left, inner, Kind::Left, settled, names, &before_left);
+            }
+        };
+        project(kept, plan)
+    }
+
+    fn lateral_join(&mut self, joined: Join, right: LogicalPlan) -> Result<LogicalPlan> {
+        let kind = match joined.join_type {
+            JoinType::Inner => Kind::Inner,
+            JoinType::Left => Kind::Left,
+            other => {
+                return Err(refused(
+                    &format!("LATERAL on the right of a {other} join"),
+                    "Use CROSS JOIN, JOIN or LEFT JOIN.",
+                ));
+            }
+        };
+        let names = columns(&right);
+        let mut conditions: Vec<Expr> = joined.on.into_iter().map(|(l, r)| l.eq(r)).collect();
+        conditions.extend(joined.filter.into_iter().flat_map(split_conjunction_owned));
+        let left = Arc::unwrap_or_clone(joined.left);
+        let left = lateral(&left).unwrap_or(left);
+        let schema = Arc::clone(left.schema());
+        let plan = match conditions.iter().any(has_subquery) {
+            false => self.lateral_over(left, right, kind, conditions, names, &schema)?,
+            true if kind == Kind::Inner => {
+                let plan = self.lateral_over(left, right, kind, Vec::new(), names, &schema)?;
+                let predicate = conjunction(conditions).unwrap_or_else(|| lit(true));
+                self.filter_node(Filter::try_new(predicate, Arc::new(plan))?)?
+            }
+            true => {
+                return Err(refused(
+                    "a subquery in the condition of LEFT JOIN LATERAL",
+                    "Write the condition in WHERE inside of the LATERAL subquery.",
+                ));
+            }
+        };
+        marked(plan)
+    }
+
+    /// The columns of `before`, then the subquery's under the names that it had in FROM.
+    fn lateral_over(
+        &mut self,
+        left: LogicalPlan,
+        right: LogicalPlan,
+        kind: Kind,
+        conditions: Vec<Expr>,
+        names: Vec<Expr>,
+        before: &DFSchema,
+    ) -> Result<LogicalPlan> {
+        let right_schema = Arc::clone(right.schema());
+        let left_schema = Arc::clone(left.schema());
+        let on = |values: &[Expr]| {
+            let both: Vec<Expr> =
+                columns_of(&left_schema).into_iter().chain(values.iter().cloned()).collect();
+            let schema = left_schema.join(&right_schema)?;
+            conditions.iter().map(|e| substitute(e.clone(), &schema, &both)).collect()
+        };
+        let (plan, values) = self.apply(left, right, kind, &on)?;
+        let mut outputs = columns_of(before);
+        for (value, name) in values.into_iter().zip(names) {
+            let Expr::Column(name) = name else {
+                return datafusion::common::internal_err!("a column without a name");
+            };
+            outputs.push(named(value, name.relation.as_ref(), &name.name));
+        }
+        project(outputs, plan)
+    }
+}
+
+fn columns_of(schema: &DFSchema) -> Vec<Expr> {
+    schema.columns().into_iter().map(Expr::Column).collect()
+}
+
+/// The relation behind the marker of LATERAL.
+fn lateral(plan: &LogicalPlan) -> Option<LogicalPlan> {
+    match plan {
+        LogicalPlan::Subquery(subquery) => Some(subquery.subquery.as_ref().clone()),
+        LogicalPlan::SubqueryAlias(alias) => {
+            let inside = lateral(&alias.input)?;
+            let alias = SubqueryAlias::try_new(Arc::new(inside), alias.alias.clone()).ok()?;
+            Some(LogicalPlan::SubqueryAlias(alias))
+        }
+        _ => None,
+    }
+}
+
+/// What names something further out says so to the join that it is part of.
+fn marked(plan: LogicalPlan) -> Result<LogicalPlan> {
+    if !is_free(&plan)? {
+        return Ok(plan);
+    }
+    let outer_ref_columns = plan.all_out_ref_exprs();
+    Ok(LogicalPlan::Subquery(Subquery {
+        subquery: Arc::new(plan),
+        outer_ref_columns,
+        spans: datafusion::common::Spans::new(),
+    }))
+}
+
+/// Whether an expression of the node has a subquery.
+fn asks(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found |= has_subquery(expr);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// Whether all subqueries of an expression are one value each for all rows.
+fn all_settled(expr: &Expr) -> Result<bool> {
+    use datafusion::common::tree_node::TreeNode;
+    let mut settled = true;
+    expr.apply(|e| {
+        settled &= is_settled(e)?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(settled)
+}
+
+fn has_predicates(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found |= !all_settled(expr)?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
