@@ -55,11 +55,11 @@ async fn plan(session: &mut Session, statement: &ParsedStatement, verbose: bool)
             // What was committed before is counted, as the query itself would read it.
             let read = session.read_snapshot().await?;
             let scans = read::describe_scans(&session.inner, &read, &plan.logical)?;
-            let plan = plan.logical.display_indent().to_string();
+            let plan = millpond_plan::shown_text(&plan.logical.display_indent().to_string());
             std::iter::once(plan).chain(scans).collect::<Vec<_>>().join("\n")
         }
         Action::Insert(plan) => {
-            format!("Insert\n{}", indent(&plan.rows.display_indent().to_string()))
+            format!("Insert\n{}", indent(&millpond_plan::shown_text(&plan.rows.display_indent().to_string())))
         }
         Action::Update(plan) => point_or_scan("Update", plan.point.is_some(), plan.filter.as_ref()),
         Action::Delete(plan) => point_or_scan("Delete", plan.point.is_some(), plan.filter.as_ref()),

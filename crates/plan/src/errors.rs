@@ -15,6 +15,8 @@ pub(crate) struct Places {
     relations: Vec<(String, usize)>,
     /// Texts in quotes.
     literals: Vec<(String, usize)>,
+    /// The first subquery in an expression, or LATERAL.
+    subquery: Option<usize>,
 }
 
 impl Places {
@@ -33,9 +35,20 @@ impl Places {
         find(&self.functions, name)
     }
 
+    pub(crate) fn subquery(&self) -> Option<usize> {
+        self.subquery
+    }
+
     pub(crate) fn relation(&self, name: &str) -> Option<usize> {
         find(&self.relations, name)
     }
+}
+
+/// A refusal that is placed at the statement's first subquery.
+pub(crate) fn is_about_subquery(error: &SqlError) -> bool {
+    let text = error.message();
+    error.state() == SqlState::FEATURE_NOT_SUPPORTED
+        && (text.contains("subquery") || text.contains("LATERAL"))
 }
 
 fn find(names: &[(String, usize)], name: &str) -> Option<usize> {
@@ -72,7 +85,17 @@ impl Visitor for Places {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &ast::TableFactor) -> ControlFlow<()> {
+        if let ast::TableFactor::Derived { lateral: true, .. } = factor {
+            self.subquery = self.subquery.or(millpond_sql::position_of(ast::Spanned::span(factor)));
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+        if let ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } = expr {
+            self.subquery = self.subquery.or(millpond_sql::position_of(ast::Spanned::span(expr)));
+        }
         match expr {
             ast::Expr::Identifier(ident) => record(&mut self.columns, std::iter::once(ident)),
             ast::Expr::CompoundIdentifier(idents) => record(&mut self.columns, idents.iter()),
@@ -126,6 +149,9 @@ pub(crate) fn at_opt(error: SqlError, position: Option<usize>) -> SqlError {
 fn with_place(error: SqlError, places: &Places) -> SqlError {
     if error.position().is_some() {
         return error;
+    }
+    if is_about_subquery(&error) {
+        return at_opt(error, places.subquery);
     }
     let value = error.message().rsplit_once(": \"").and_then(|(_, rest)| rest.strip_suffix('"'));
     if let Some(position) = value.and_then(|value| find(&places.literals, value)) {
@@ -210,6 +236,14 @@ fn plan_message(message: &str, places: &Places) -> Option<SqlError> {
                 .hint("Filter groups with HAVING, or rows of one aggregate with FILTER (WHERE ...)."),
         );
     }
+    if let Some((_, types)) = message.split_once("expr type ")
+        && let Some((left, right)) = types.split_once(" can't cast to ")
+    {
+        let right = right.split(' ').next().unwrap_or(right);
+        let name = |ty: &str| ty.parse().map_or(ty.to_owned(), |ty| crate::constant::argument_name(&ty));
+        let text = format!("operator does not exist: {} = {}", name(left), name(right));
+        return Some(SqlError::new(SqlState::UNDEFINED_FUNCTION, text).hint("Cast one of both sides."));
+    }
     if message.contains("non-boolean predicate") {
         let returned = message.rsplit("returning ").next().and_then(|ty| ty.trim().parse().ok());
         let not = returned
@@ -281,6 +315,11 @@ fn plan_message(message: &str, places: &Places) -> Option<SqlError> {
 }
 
 fn not_implemented(message: &str) -> SqlError {
+    if message.starts_with("LATERAL syntax is not supported for") {
+        let text = "invalid reference to FROM-clause entry in LATERAL";
+        return SqlError::new(SqlState::INVALID_COLUMN_REFERENCE, text)
+            .detail("The combining JOIN type must be INNER or LEFT for a LATERAL reference.");
+    }
     let short = message.split([':', '\n']).next().unwrap_or(message).trim_end_matches('.');
     if short.len() > 120 || short.contains('{') || short.to_lowercase().contains("ast node") {
         return SqlError::unsupported("this construct is not supported")

@@ -52,6 +52,16 @@ pub(crate) fn of_rows(name: &str) -> Option<Arc<ScalarUDF>> {
     }
 }
 
+/// A plan's text with the names of its fields as the user sees them.
+pub fn shown_text(text: &str) -> String {
+    let mut parts = text.split(MARK);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shown.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    shown
+}
+
 /// The name of an output without AS.
 pub(crate) fn of_expression(expr: &Expr) -> String {
     figure(expr).map_or_else(|| "?column?".to_owned(), |(name, _)| name)

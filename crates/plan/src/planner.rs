@@ -52,6 +52,8 @@ pub struct QueryPlan {
     pub columns: Vec<(String, SqlType)>,
     /// Where a view's query asks for now() first, for errors of its incremental plan.
     pub(crate) clock_place: Option<usize>,
+    /// Where its first subquery stands.
+    pub(crate) subquery_place: Option<usize>,
     /// The types of $1, $2, …
     pub parameters: Vec<SqlType>,
     /// Catalog relations that are read, views looked through, each once.
@@ -61,9 +63,13 @@ pub struct QueryPlan {
 }
 
 impl QueryPlan {
-    /// An error of the plan of a view, with its place if it is about now().
+    /// An error of the plan of a view, with its place if it is about now() or a subquery.
     pub fn placed(&self, error: SqlError) -> SqlError {
-        if clock::is_refusal(&error) { at_opt(error, self.clock_place) } else { error }
+        match clock::is_refusal(&error) {
+            true => at_opt(error, self.clock_place),
+            false if errors::is_about_subquery(&error) => at_opt(error, self.subquery_place),
+            false => error,
+        }
     }
 }
 
@@ -245,6 +251,7 @@ impl Planner {
             logical,
             columns,
             clock_place: clock::place(places),
+            subquery_place: places.subquery(),
             parameters,
             relations: bound.relations,
             session_dependent: bound.session.is_some(),

@@ -8,7 +8,7 @@ use millpond_sql::{RelationName, fold, position_of};
 use millpond_types::{SqlError, SqlState};
 use sqlparser::ast::{self, SelectItem, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
-use crate::{Metadata, asof, clock, literals, names, row_values, spelling, table_function};
+use crate::{Metadata, asof, clock, literals, names, row_values, rows, spelling, table_function};
 
 /// How a statement is read that can be read in several ways.
 #[derive(Default)]
@@ -171,6 +171,7 @@ impl VisitorMut for Rewriter<'_> {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
         use ast::Spanned;
         let span = factor.span();
+        rows::lateral(factor);
         if let TableFactor::NestedJoin { table_with_joins, .. } = factor
             && let Err(error) =
                 asof::nest(table_with_joins).and_then(|()| table_function::nest_joins(table_with_joins, true))
@@ -273,7 +274,11 @@ pub(crate) fn expression(expr: &ast::Expr) -> Result<ast::Expr, SqlError> {
 }
 
 fn spell(expr: &mut ast::Expr) -> Result<(), SqlError> {
-    if let Some(columns) = row_values::comparison(expr) {
+    let columns = match rows::as_columns(expr)? {
+        Some(columns) => Some(columns),
+        None => row_values::comparison(expr),
+    };
+    if let Some(columns) = columns {
         *expr = columns;
     }
     if let ast::Expr::Collate { expr: inner, collation } = expr {

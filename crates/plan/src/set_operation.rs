@@ -123,7 +123,8 @@ impl SetOperation {
         let mut columns = input.schema().columns();
         let side = columns.remove(self.outputs.len());
         columns.push(side);
-        let input = LogicalPlanBuilder::from(input).project(columns.into_iter().map(Expr::Column))?.build()?;
+        let input =
+            LogicalPlanBuilder::from(input).project(columns.into_iter().map(Expr::Column))?.build()?;
         Self::try_new(self.kind, self.all, Arc::new(input), outputs).map(Self::into_plan)
     }
 

@@ -13,9 +13,10 @@ use millpond_functions::Registry;
 use super::dependent::{Domain, or_empty, over_nothing, settle_choices};
 use super::expression::unsettled;
 use super::join::{Keys, join};
-use super::reference::{Parameter, bind, is_free, names, parameters};
+use super::reference::{self, Parameter, bind, is_free, parameters};
 use super::split::{Split, limits_to, split, substitute};
 use super::{Decorrelation, HINT, columns, filter, project, refused};
+use crate::names;
 use crate::single_row::single_row;
 use crate::trace::{Origin, origin};
 
@@ -60,7 +61,7 @@ impl Decorrelation {
         }
         if let LogicalPlan::Aggregate(aggregate) = &split.core
             && aggregate.group_expr.is_empty()
-            && names(&split.core, &schema)?
+            && reference::names(&split.core, &schema)?
         {
             let (plan, results) = self.with_totals(outer, aggregate.clone())?;
             return self.on_one_row(plan, split, &results, &schema, kind, on);
@@ -172,8 +173,12 @@ impl Decorrelation {
             below.push(expr.alias_qualified(Some(relation.clone()), name.as_str()));
             Expr::Column(Column::new(Some(relation.clone()), name))
         };
-        let there: Vec<Expr> =
-            schema.columns().into_iter().map(|c| place(Expr::Column(c), self.name("c"))).collect();
+        let there: Vec<Expr> = schema
+            .columns()
+            .into_iter()
+            .map(|c| (self.name(names::shown(&c.name)), c))
+            .map(|(name, c)| place(Expr::Column(c), name))
+            .collect();
         let mut above = Vec::with_capacity(outputs.len());
         for output in outputs {
             above.push(match &output {
@@ -255,8 +260,7 @@ impl Decorrelation {
             Expr::Column(Column::new(Some(sub.clone()), name))
         };
         let pairs = strict.pairs.into_iter().zip(keys);
-        let pairs: Vec<_> =
-            pairs.map(|((l, _), key)| (l, place(key, &self.name("key")))).collect();
+        let pairs: Vec<_> = pairs.map(|((l, _), key)| (l, place(key, &self.name("key")))).collect();
         let count = place(Column::new_unqualified(rows_name.as_str()), &rows_name);
         let value = place(Column::new_unqualified(value_name.as_str()), &value_name);
         let right = project(below, grouped)?;
@@ -301,7 +305,7 @@ fn at_most_one(split: &Split, outer: &DFSchema) -> Result<bool> {
         LogicalPlan::Limit(limit) if limits_to(limit, 1) => return Ok(true),
         _ => {}
     }
-    if names(core, outer)? {
+    if reference::names(core, outer)? {
         return Ok(false);
     }
     // A relation by its key.

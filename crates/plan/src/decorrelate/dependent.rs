@@ -48,7 +48,11 @@ pub(super) struct Domain<'a> {
 
 impl Decorrelation {
     /// `inner` for all rows of `outer`, and the expressions of `outer` that the keys belong to.
-    pub(super) fn for_all(&mut self, outer: &mut LogicalPlan, inner: LogicalPlan) -> Result<(LogicalPlan, Vec<Column>, Keys)> {
+    pub(super) fn for_all(
+        &mut self,
+        outer: &mut LogicalPlan,
+        inner: LogicalPlan,
+    ) -> Result<(LogicalPlan, Vec<Column>, Keys)> {
         let parameters = parameters(&inner, outer.schema())?;
         let pairs = |keys: &[Column]| {
             let inside = keys.iter().cloned().map(Expr::Column);
@@ -86,11 +90,16 @@ impl Decorrelation {
             LogicalPlan::Filter(filter) => self.filter(filter, domain),
             LogicalPlan::SubqueryAlias(alias) => {
                 let outputs = columns(&alias.input).into_iter().zip(alias.schema.iter());
-                let outputs = outputs.map(|(e, (relation, field))| named(e, relation, field.name())).collect();
-                let Some(input) = self.dependent(Arc::unwrap_or_clone(alias.input), domain)? else { return Ok(None) };
+                let outputs =
+                    outputs.map(|(e, (relation, field))| named(e, relation, field.name())).collect();
+                let Some(input) = self.dependent(Arc::unwrap_or_clone(alias.input), domain)? else {
+                    return Ok(None);
+                };
                 self.with_keys(outputs, input).map(Some)
             }
-            LogicalPlan::Subquery(subquery) => self.dependent(Arc::unwrap_or_clone(subquery.subquery), domain),
+            LogicalPlan::Subquery(subquery) => {
+                self.dependent(Arc::unwrap_or_clone(subquery.subquery), domain)
+            }
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
                 self.dependent(Arc::unwrap_or_clone(sort.input), domain)
             }
@@ -100,12 +109,16 @@ impl Decorrelation {
             },
             LogicalPlan::Distinct(Distinct::All(input)) => {
                 let outputs = columns(&input);
-                let Some(input) = self.dependent(Arc::unwrap_or_clone(input), domain)? else { return Ok(None) };
+                let Some(input) = self.dependent(Arc::unwrap_or_clone(input), domain)? else {
+                    return Ok(None);
+                };
                 let Dependent { plan, keys } = self.with_keys(outputs, input)?;
                 let plan = LogicalPlan::Distinct(Distinct::All(Arc::new(plan)));
                 Ok(Some(Dependent { plan, keys }))
             }
-            on @ LogicalPlan::Distinct(Distinct::On(_)) => self.dependent(ties::number_distinct_on(on)?, domain),
+            on @ LogicalPlan::Distinct(Distinct::On(_)) => {
+                self.dependent(ties::number_distinct_on(on)?, domain)
+            }
             LogicalPlan::Aggregate(aggregate) => match aggregate.group_expr[..] {
                 [Expr::GroupingSet(_)] => {
                     self.dependent(grouping_sets::expand(LogicalPlan::Aggregate(aggregate))?, domain)
@@ -120,7 +133,9 @@ impl Decorrelation {
                 let mut all: Option<(LogicalPlanBuilder, Vec<Column>)> = None;
                 for input in union.inputs {
                     let outputs = columns(&input);
-                    let Some(input) = self.dependent(Arc::unwrap_or_clone(input), domain)? else { return Ok(None) };
+                    let Some(input) = self.dependent(Arc::unwrap_or_clone(input), domain)? else {
+                        return Ok(None);
+                    };
                     let Dependent { plan, keys } = self.places(outputs, input)?;
                     all = Some(match all {
                         None => (LogicalPlanBuilder::from(plan), keys),
@@ -130,7 +145,8 @@ impl Decorrelation {
                 let Some((all, keys)) = all else { return Err(refused("a UNION of nothing", super::HINT)) };
                 let plan = all.build()?;
                 let outputs = columns(&plan).into_iter().zip(schema.iter());
-                let outputs = outputs.map(|(e, (relation, field))| named(e, relation, field.name())).collect();
+                let outputs =
+                    outputs.map(|(e, (relation, field))| named(e, relation, field.name())).collect();
                 self.with_keys(outputs, Dependent { plan, keys }).map(Some)
             }
             LogicalPlan::Values(values) => {
@@ -140,7 +156,9 @@ impl Decorrelation {
             LogicalPlan::Unnest(unnest) => {
                 let Unnest { input, exec_columns, options, .. } = unnest;
                 let outputs = columns(&input);
-                let Some(input) = self.dependent(Arc::unwrap_or_clone(input), domain)? else { return Ok(None) };
+                let Some(input) = self.dependent(Arc::unwrap_or_clone(input), domain)? else {
+                    return Ok(None);
+                };
                 let Dependent { plan, keys } = self.with_new_keys(outputs, input)?;
                 let plan = LogicalPlan::Unnest(Unnest::try_new(Arc::new(plan), exec_columns, options)?);
                 Ok(Some(Dependent { plan, keys }))
@@ -149,7 +167,9 @@ impl Decorrelation {
                 let plan = LogicalPlan::Extension(Extension { node });
                 if let Some(window) = WindowTvf::of(&plan) {
                     let input = window.input().as_ref().clone();
-                    let Some(Dependent { plan, keys }) = self.dependent(input, domain)? else { return Ok(None) };
+                    let Some(Dependent { plan, keys }) = self.dependent(input, domain)? else {
+                        return Ok(None);
+                    };
                     let partition = window.partition().iter().cloned();
                     let partition = partition.chain(keys.iter().cloned().map(Expr::Column)).collect();
                     let time = window.time_column().clone();
@@ -161,7 +181,9 @@ impl Decorrelation {
                 }
                 if let Some(set) = SetOperation::of_plan(&plan) {
                     let outputs = columns(&set.input);
-                    let Some(input) = self.dependent(set.input.as_ref().clone(), domain)? else { return Ok(None) };
+                    let Some(input) = self.dependent(set.input.as_ref().clone(), domain)? else {
+                        return Ok(None);
+                    };
                     let Dependent { plan, keys } = self.with_new_keys(outputs, input)?;
                     let plan = set.per_key(plan, &keys)?;
                     return Ok(Some(Dependent { plan, keys }));
@@ -232,8 +254,7 @@ impl Decorrelation {
 
     /// The same under names that depend on the place only.
     fn places(&mut self, outputs: Vec<Expr>, input: Dependent) -> Result<Dependent> {
-        let outputs =
-            outputs.into_iter().map(|e| without_alias(e).alias(self.name("c"))).collect::<Vec<_>>();
+        let outputs = outputs.into_iter().map(|e| without_alias(e).alias(self.name("c"))).collect::<Vec<_>>();
         self.with_new_keys(outputs, input)
     }
 
@@ -360,7 +381,9 @@ impl Decorrelation {
     }
 
     fn window(&mut self, window: Window, domain: &Domain<'_>) -> Result<Option<Dependent>> {
-        let Some(input) = self.dependent(Arc::unwrap_or_clone(window.input), domain)? else { return Ok(None) };
+        let Some(input) = self.dependent(Arc::unwrap_or_clone(window.input), domain)? else {
+            return Ok(None);
+        };
         let keys = input.keys();
         let calls = window.window_expr.into_iter().map(|expr| {
             let name = expr.schema_name().to_string();
@@ -404,7 +427,11 @@ impl Decorrelation {
                     Expr::Column(_) => return Ok(expr),
                     _ => Self::replaced(expr, domain, &by)?,
                 };
-                Ok(if expr.schema_name().to_string() == name { expr } else { without_alias(expr).alias(name) })
+                Ok(if expr.schema_name().to_string() == name {
+                    expr
+                } else {
+                    without_alias(expr).alias(name)
+                })
             };
             let group = keys.map(Ok).chain(group_expr.into_iter().map(same)).collect::<Result<Vec<_>>>()?;
             let calls = aggr_expr.into_iter().map(same).collect::<Result<Vec<_>>>()?;
@@ -429,8 +456,7 @@ impl Decorrelation {
         let values = self.for_each_value(one, domain)?;
         let pairs = values.keys().into_iter().zip(keys.into_iter().map(Expr::Column)).collect();
         let results: Vec<Expr> = schema.columns().into_iter().map(Expr::Column).collect();
-        let plan =
-            join(values.plan, plan, JoinType::Left, Keys { pairs, strict: false }, Vec::new())?;
+        let plan = join(values.plan, plan, JoinType::Left, Keys { pairs, strict: false }, Vec::new())?;
         let outputs = results.into_iter().zip(empty).zip(schema.iter());
         let outputs = outputs.map(|((result, empty), (relation, field))| {
             Ok(named(or_empty(result, empty)?, relation, field.name()))
@@ -443,9 +469,19 @@ impl Decorrelation {
         let outer = domain.outer.schema();
         let (in_left, in_right) = (names(&joined.left, outer)?, names(&joined.right, outer)?);
         let outputs: Vec<Expr> = joined.schema.columns().into_iter().map(Expr::Column).collect();
-        let Join { left, right, on, filter: condition, join_type, null_equality, join_constraint, null_aware, .. } =
-            joined;
-        if null_aware || (null_equality == datafusion::common::NullEquality::NullEqualsNull && !on.is_empty()) {
+        let Join {
+            left,
+            right,
+            on,
+            filter: condition,
+            join_type,
+            null_equality,
+            join_constraint,
+            null_aware,
+            ..
+        } = joined;
+        if null_aware || (null_equality == datafusion::common::NullEquality::NullEqualsNull && !on.is_empty())
+        {
             // Equalities of the join itself that `=` does not say: kept as they are, of values that are not NULL and those that are.
             return self.null_safe_join(left, right, on, condition, join_type, null_aware, domain);
         }
@@ -457,8 +493,8 @@ impl Decorrelation {
             // The condition alone names parameters.
             let free = Keys { pairs: Vec::new(), strict: true };
             let pairs = join(left, right, JoinType::Inner, free, Vec::new())?;
-            let predicate = datafusion::logical_expr::utils::conjunction(conditions)
-                .unwrap_or_else(|| lit(true));
+            let predicate =
+                datafusion::logical_expr::utils::conjunction(conditions).unwrap_or_else(|| lit(true));
             return self.filter(Filter::try_new(predicate, Arc::new(pairs))?, domain);
         }
         self.joined(Sides { left, right, in_left, in_right }, conditions, join_type, outputs, domain)
@@ -477,7 +513,9 @@ impl Decorrelation {
         let (need_left, need_right) = match join_type {
             JoinType::Inner => (in_left, in_right),
             JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => (true, in_right),
-            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => (in_left, true),
+            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
+                (in_left, true)
+            }
             JoinType::Full => (true, true),
         };
         let mut side = |plan: LogicalPlan, needed: bool| match needed {

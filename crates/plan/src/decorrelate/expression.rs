@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, Transformed};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinConstraint, JoinType, NullEquality, Result, ScalarValue, Spans};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
-use datafusion::logical_expr::{
-    Expr, ExprSchemable, Join, LogicalPlan, Operator, Subquery, lit, when,
-};
+use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan, Operator, Subquery, lit, when};
 
 use super::apply::{Kind, always};
 use super::dependent::binary;
@@ -117,12 +115,7 @@ impl Decorrelation {
     }
 
     /// A comparison as a semi or anti join.
-    fn compare(
-        &mut self,
-        plan: LogicalPlan,
-        comparison: Comparison,
-        negated: bool,
-    ) -> Result<LogicalPlan> {
+    fn compare(&mut self, plan: LogicalPlan, comparison: Comparison, negated: bool) -> Result<LogicalPlan> {
         let nullable = comparison.nullable(&plan)?;
         let Comparison { expr, op, all, plan: inner } = comparison;
         let pair = |value: &Expr| binary(expr.clone(), op, value.clone());

@@ -37,7 +37,6 @@ pub(super) fn join(
     }
     let (left, right) = (Arc::new(left), Arc::new(right));
     let filter = conjunction(conditions);
-    let join =
-        Join::try_new(left, right, on, filter, kind, JoinConstraint::On, null_equality, false)?;
+    let join = Join::try_new(left, right, on, filter, kind, JoinConstraint::On, null_equality, false)?;
     Ok(LogicalPlan::Join(join))
 }

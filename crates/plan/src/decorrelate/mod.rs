@@ -50,7 +50,9 @@ pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// Without the markers of LATERAL, when all that they stand for is done.
 fn unmarked(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = plan.transform_up(|node| match node {
-        LogicalPlan::Subquery(subquery) => Ok(Transformed::yes(std::sync::Arc::unwrap_or_clone(subquery.subquery))),
+        LogicalPlan::Subquery(subquery) => {
+            Ok(Transformed::yes(std::sync::Arc::unwrap_or_clone(subquery.subquery)))
+        }
         other => Ok(Transformed::no(other)),
     });
     plan.map(|t| t.data)
@@ -113,9 +115,7 @@ fn project(exprs: Vec<Expr>, input: LogicalPlan) -> Result<LogicalPlan> {
 fn filter(conditions: Vec<Expr>, input: LogicalPlan) -> Result<LogicalPlan> {
     match datafusion::logical_expr::utils::conjunction(conditions) {
         None => Ok(input),
-        Some(predicate) => {
-            Ok(LogicalPlan::Filter(Filter::try_new(predicate, std::sync::Arc::new(input))?))
-        }
+        Some(predicate) => Ok(LogicalPlan::Filter(Filter::try_new(predicate, std::sync::Arc::new(input))?)),
     }
 }
 

@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, Sort, Subquery, SubqueryAlias, Window, lit,
+    Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, Sort, Subquery, SubqueryAlias, Window,
+    lit,
 };
 
 use super::apply::Kind;
-use super::expression::{has_subquery, is_predicate, is_settled};
+use super::expression::{has_subquery, is_predicate, is_settled, subquery};
 use super::join::{Keys, join};
 use super::reference::{is_free, unbind, uses};
 use super::split::substitute;
 use super::{Decorrelation, HINT, columns, filter, named, project, refused};
 use crate::rules::without_alias;
-use crate::ties;
+use crate::{rows, ties};
 
 impl Decorrelation {
     /// A node whose inputs and subqueries are done.
@@ -54,17 +55,12 @@ impl Decorrelation {
                 let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), exprs, calls)?);
                 Self::only(&schema, plan)
             }
-            LogicalPlan::Sort(Sort { expr, input, fetch }) => {
-                let before = Arc::clone(input.schema());
-                let keys = expr.iter().map(|sort| sort.expr.clone()).collect();
-                let (input, keys) = self.settle_all(Arc::unwrap_or_clone(input), keys, true)?;
-                let expr = keys.into_iter().zip(expr).map(|(e, sort)| e.sort(sort.asc, sort.nulls_first)).collect();
-                Self::only(&before, LogicalPlan::Sort(Sort { expr, input: Arc::new(input), fetch }))
-            }
+            LogicalPlan::Sort(sort) => self.sort_node(sort),
             LogicalPlan::Window(Window { input, window_expr, schema }) => {
                 let names: Vec<String> = window_expr.iter().map(|e| e.schema_name().to_string()).collect();
                 let (input, calls) = self.settle_all(Arc::unwrap_or_clone(input), window_expr, true)?;
-                let calls = calls.into_iter().zip(names).map(|(e, name)| without_alias(e).alias(name)).collect();
+                let calls =
+                    calls.into_iter().zip(names).map(|(e, name)| without_alias(e).alias(name)).collect();
                 let plan = LogicalPlan::Window(Window::try_new(calls, Arc::new(input))?);
                 Self::only(&schema, plan)
             }
@@ -72,13 +68,47 @@ impl Decorrelation {
                 let numbered = ties::number_distinct_on(on)?;
                 self.plan(numbered)
             }
-            LogicalPlan::Limit(_) | LogicalPlan::Values(_) if !is_free(&plan)? && !has_predicates(&plan)? => Ok(plan),
+            LogicalPlan::Limit(_) | LogicalPlan::Values(_) if !is_free(&plan)? && !has_predicates(&plan)? => {
+                Ok(plan)
+            }
             other => {
                 let place = other.display().to_string();
                 let place = place.split([':', ' ']).next().unwrap_or_default().to_uppercase();
                 Err(refused(&format!("a subquery in {place}"), HINT))
             }
         }
+    }
+
+    fn sort_node(&mut self, sort: Sort) -> Result<LogicalPlan> {
+        let Sort { expr, input, fetch } = sort;
+        let before = Arc::clone(input.schema());
+        let mut input = Arc::unwrap_or_clone(input);
+        if let LogicalPlan::Projection(projection) = &input {
+            // ORDER BY may name what the select list is made of.
+            let below = projection.input.schema();
+            let mut outputs = projection.expr.clone();
+            for (relation, field) in below.iter() {
+                let column = DFSchema::new_with_metadata(
+                    vec![(relation.cloned(), field.clone())],
+                    Default::default(),
+                )?;
+                let mut asked = false;
+                for sort in &expr {
+                    asked |= has_subquery(&sort.expr) && uses(&sort.expr, &column)?;
+                }
+                let column = Expr::from((relation, field));
+                if asked && !before.has_column_with_unqualified_name(field.name()) {
+                    outputs.push(column);
+                }
+            }
+            if outputs.len() > projection.expr.len() {
+                input = project(outputs, projection.input.as_ref().clone())?;
+            }
+        }
+        let keys = expr.iter().map(|sort| sort.expr.clone()).collect();
+        let (input, keys) = self.settle_all(input, keys, true)?;
+        let expr = keys.into_iter().zip(expr).map(|(e, sort)| e.sort(sort.asc, sort.nulls_first)).collect();
+        Self::only(&before, LogicalPlan::Sort(Sort { expr, input: Arc::new(input), fetch }))
     }
 
     fn filter_node(&mut self, filtered: Filter) -> Result<LogicalPlan> {
@@ -100,13 +130,15 @@ impl Decorrelation {
     }
 
     fn join_node(&mut self, joined: Join) -> Result<LogicalPlan> {
-        if let Some(right) = lateral(&joined.right) {
+        if let Some(right) = lateral(&joined.right)
+            && is_free(&right)?
+        {
             return self.lateral_join(joined, right);
         }
         let asking = joined.filter.iter().chain(joined.on.iter().flat_map(|(l, r)| [l, r])).any(has_subquery);
-        if lateral(&joined.left).is_some() {
+        if let LogicalPlan::Subquery(left) = joined.left.as_ref() {
             // What the left side names lies further out.
-            let left = lateral(&joined.left).map_or_else(|| Arc::clone(&joined.left), Arc::new);
+            let left = Arc::clone(&left.subquery);
             let join = self.join_node(Join { left, ..joined })?;
             return marked(join);
         }
@@ -114,7 +146,17 @@ impl Decorrelation {
             return Ok(LogicalPlan::Join(joined));
         }
         let outputs: Vec<Expr> = joined.schema.columns().into_iter().map(Expr::Column).collect();
-        let Join { left, right, on, filter: condition, join_type, null_equality, schema, join_constraint, null_aware } = joined;
+        let Join {
+            left,
+            right,
+            on,
+            filter: condition,
+            join_type,
+            null_equality,
+            schema,
+            join_constraint,
+            null_aware,
+        } = joined;
         let mut conditions: Vec<Expr> = on.into_iter().map(|(l, r)| l.eq(r)).collect();
         conditions.extend(condition.into_iter().flat_map(split_conjunction_owned));
         let (left, right) = (Arc::unwrap_or_clone(left), Arc::unwrap_or_clone(right));
@@ -136,12 +178,11 @@ impl Decorrelation {
                 let (mut left, mut right) = (left, right);
                 let mut settled = Vec::with_capacity(conditions.len());
                 for condition in conditions {
-                    let about = (uses(&condition, left.schema())?, uses(&condition, right.schema())?);
                     if !has_subquery(&condition) {
                         settled.push(condition);
                         continue;
                     }
-                    let side = match about {
+                    let side = match asked_of(&condition, left.schema(), right.schema())? {
                         (_, false) => &mut left,
                         (false, true) => &mut right,
                         (true, true) => {
@@ -178,9 +219,14 @@ impl Decorrelation {
                 settled.push(condition);
                 continue;
             }
-            match (uses(&condition, &before_left)?, uses(&condition, &before_right)?) {
+            match asked_of(&condition, &before_left, &before_right)? {
                 (true, true) => mixed.push(condition),
-                (false, true) => right = self.keep(right, condition)?,
+                (false, true) if !uses(&condition, &before_left)? => right = self.keep(right, condition)?,
+                (false, true) => {
+                    let (plan, mut value) = self.settle_all(right, vec![condition], true)?;
+                    right = plan;
+                    settled.append(&mut value);
+                }
                 (_, false) => {
                     let (plan, mut value) = self.settle_all(left, vec![condition], true)?;
                     left = plan;
@@ -188,14 +234,13 @@ impl Decorrelation {
                 }
             }
         }
-        let right = Self::only(&before_right, right)?;
         let kept = columns_of(schema);
         let plan = match conjunction(mixed) {
             None => join(left, right, JoinType::Left, Keys { pairs: Vec::new(), strict: true }, settled)?,
             Some(mixed) => {
                 // As if it were LEFT JOIN LATERAL (SELECT * FROM right WHERE mixed).
                 let mixed = unbind(mixed, &before_left)?;
-                let names = columns(&right);
+                let names = columns_of(&before_right);
                 let inner = self.filter_node(Filter::try_new(mixed, Arc::new(right))?)?;
                 return self.lateral_over(left, inner, Kind::Left, settled, names, &before_left);
             }
@@ -215,10 +260,14 @@ impl Decorrelation {
             }
         };
         let names = columns(&right);
+        let mut right = right;
         let mut conditions: Vec<Expr> = joined.on.into_iter().map(|(l, r)| l.eq(r)).collect();
         conditions.extend(joined.filter.into_iter().flat_map(split_conjunction_owned));
         let left = Arc::unwrap_or_clone(joined.left);
-        let left = lateral(&left).unwrap_or(left);
+        let left = match left {
+            LogicalPlan::Subquery(left) => Arc::unwrap_or_clone(left.subquery),
+            left => left,
+        };
         let schema = Arc::clone(left.schema());
         let plan = match conditions.iter().any(has_subquery) {
             false => self.lateral_over(left, right, kind, conditions, names, &schema)?,
@@ -228,10 +277,12 @@ impl Decorrelation {
                 self.filter_node(Filter::try_new(predicate, Arc::new(plan))?)?
             }
             true => {
-                return Err(refused(
-                    "a subquery in the condition of LEFT JOIN LATERAL",
-                    "Write the condition in WHERE inside of the LATERAL subquery.",
-                ));
+                // As if it stood in WHERE inside.
+                let inside =
+                    conditions.into_iter().map(|e| unbind(e, &schema)).collect::<Result<Vec<_>>>()?;
+                let predicate = conjunction(inside).unwrap_or_else(|| lit(true));
+                right = self.filter_node(Filter::try_new(predicate, Arc::new(right))?)?;
+                self.lateral_over(left, right, kind, Vec::new(), names, &schema)?
             }
         };
         marked(plan)
@@ -272,9 +323,13 @@ fn columns_of(schema: &DFSchema) -> Vec<Expr> {
 }
 
 /// The relation behind the marker of LATERAL.
+///
+/// DataFusion's own is missing where only a subquery further inside names what is outside; [`rows::lateral`] says it in the text.
 fn lateral(plan: &LogicalPlan) -> Option<LogicalPlan> {
     match plan {
         LogicalPlan::Subquery(subquery) => Some(subquery.subquery.as_ref().clone()),
+        LogicalPlan::SubqueryAlias(alias) if rows::is_lateral(alias.alias.table()) => Some(plan.clone()),
+        LogicalPlan::Projection(projection) => lateral(&projection.input).map(|_| plan.clone()),
         LogicalPlan::SubqueryAlias(alias) => {
             let inside = lateral(&alias.input)?;
             let alias = SubqueryAlias::try_new(Arc::new(inside), alias.alias.clone()).ok()?;
@@ -297,6 +352,20 @@ fn marked(plan: LogicalPlan) -> Result<LogicalPlan> {
     }))
 }
 
+/// Whether the subqueries in a condition name anything of the left side, or of the right one.
+fn asked_of(condition: &Expr, left: &DFSchema, right: &DFSchema) -> Result<(bool, bool)> {
+    let mut about = (false, false);
+    condition.apply(|e| {
+        if subquery(e).is_none() {
+            return Ok(TreeNodeRecursion::Continue);
+        }
+        about.0 |= uses(e, left)?;
+        about.1 |= uses(e, right)?;
+        Ok(TreeNodeRecursion::Jump)
+    })?;
+    Ok(about)
+}
+
 /// Whether an expression of the node has a subquery.
 fn asks(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
@@ -309,7 +378,6 @@ fn asks(plan: &LogicalPlan) -> Result<bool> {
 
 /// Whether all subqueries of an expression are one value each for all rows.
 fn all_settled(expr: &Expr) -> Result<bool> {
-    use datafusion::common::tree_node::TreeNode;
     let mut settled = true;
     expr.apply(|e| {
         settled &= is_settled(e)?;

@@ -7,9 +7,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 /// The column of `schema` that a reference means.
 fn place(column: &Column, schema: &DFSchema) -> Option<usize> {
-    schema.iter().position(|(relation, field)| {
-        relation == column.relation.as_ref() && *field.name() == column.name
-    })
+    schema
+        .iter()
+        .position(|(relation, field)| relation == column.relation.as_ref() && *field.name() == column.name)
 }
 
 /// Whether `plan` names anything of a query around it.

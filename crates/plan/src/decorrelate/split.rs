@@ -9,6 +9,7 @@ use datafusion::logical_expr::{
     Distinct, Expr, FetchType, Limit, LogicalPlan, Projection, SkipType, Sort, SubqueryAlias,
 };
 
+use super::expression::has_subquery;
 use super::{columns, named, project};
 use crate::rules::without_alias;
 
@@ -21,7 +22,7 @@ pub(super) struct Split {
 
 pub(super) fn split(plan: LogicalPlan) -> Result<Split> {
     match plan {
-        LogicalPlan::Projection(projection) if !projection.expr.iter().any(Expr::is_volatile) => {
+        LogicalPlan::Projection(projection) if projection.expr.iter().all(may_move) => {
             let schema = Arc::clone(projection.input.schema());
             let mut split = split(Arc::unwrap_or_clone(projection.input))?;
             let outputs = projection.expr.into_iter().map(|e| substitute(e, &schema, &split.outputs));
@@ -44,6 +45,11 @@ pub(super) fn split(plan: LogicalPlan) -> Result<Split> {
         },
         other => Ok(core(other)),
     }
+}
+
+/// Whether an expression of a row may be computed elsewhere: in a condition of a join, or after a LIMIT.
+fn may_move(expr: &Expr) -> bool {
+    !expr.is_volatile() && !has_subquery(expr)
 }
 
 fn core(plan: LogicalPlan) -> Split {
@@ -74,15 +80,11 @@ pub(super) fn limit_below(limit: Limit) -> Result<LogicalPlan> {
             let limited = again(below.as_ref().clone())?;
             renamed(schema, limited)
         }
-        LogicalPlan::Projection(Projection { expr, input: below, .. })
-            if !expr.iter().any(Expr::is_volatile) =>
-        {
+        LogicalPlan::Projection(Projection { expr, input: below, .. }) if expr.iter().all(may_move) => {
             project(expr.clone(), again(below.as_ref().clone())?)
         }
         LogicalPlan::Sort(Sort { expr: order, input: sorted, fetch: None }) => match sorted.as_ref() {
-            LogicalPlan::Projection(Projection { expr, input: below, .. })
-                if !expr.iter().any(Expr::is_volatile) =>
-            {
+            LogicalPlan::Projection(Projection { expr, input: below, .. }) if expr.iter().all(may_move) => {
                 let order = order.iter().map(|sort| {
                     let key = substitute(sort.expr.clone(), sorted.schema(), expr).map(without_alias);
                     Ok(key?.sort(sort.asc, sort.nulls_first))
