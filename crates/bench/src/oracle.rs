@@ -22,6 +22,7 @@ use crate::no_catalog::NoCatalog;
 
 mod grammar;
 mod sets;
+mod subqueries;
 
 /// What a life went through, for the report of coverage.
 #[derive(Debug, Default, Clone)]

@@ -397,7 +397,15 @@ impl Grammar {
         self.drawn.iter().map(|(rule, times)| (*rule, *times))
     }
 
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(super) fn draw(&mut self, from: std::ops::Range<usize>) -> usize {
+        self.rng.random_range(from)
+    }
+
+    pub(super) fn note(&mut self, rule: &'static str) {
+        *self.drawn.entry(rule).or_default() += 1;
+    }
+
+    pub(super) fn one<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.rng.random_range(0..of.len())]
     }
 
@@ -787,6 +795,9 @@ impl Grammar {
     }
 
     fn subquery(&mut self) -> Query {
+        if self.rng.random_bool(0.7) {
+            return self.correlated();
+        }
         *self.drawn.entry("subquery").or_default() += 1;
         let condition = self.one(&[
             "i IN (SELECT i FROM u)",

@@ -7,6 +7,7 @@
 
 mod grammar;
 mod sets;
+mod subqueries;
 
 use std::collections::BTreeMap;
 
