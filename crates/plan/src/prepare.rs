@@ -274,6 +274,7 @@ pub(crate) fn expression(expr: &ast::Expr) -> Result<ast::Expr, SqlError> {
 }
 
 fn spell(expr: &mut ast::Expr) -> Result<(), SqlError> {
+    rows::regroup(expr);
     let columns = match rows::as_columns(expr)? {
         Some(columns) => Some(columns),
         None => row_values::comparison(expr),

@@ -131,6 +131,84 @@ fn around(query: &Query, names: &[String], output: Expr) -> Option<Query> {
     Some(outside)
 }
 
+/// The parser reads `a IS DISTINCT FROM b AND c` as `a IS DISTINCT FROM (b AND c)`: what was written is put in order again.
+pub(crate) fn regroup(expr: &mut Expr) {
+    let ordered = matches!(
+        expr,
+        Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or, .. }
+            | Expr::UnaryOp { op: ast::UnaryOperator::Not, .. }
+            | Expr::IsDistinctFrom(..)
+            | Expr::IsNotDistinctFrom(..)
+    );
+    if !ordered || !swallows(expr) {
+        return;
+    }
+    let mut alternatives: Vec<Vec<Expr>> = Vec::new();
+    for (op, operand) in flat(expr.clone()) {
+        match (op, alternatives.last_mut()) {
+            (Some(BinaryOperator::And), Some(all)) => all.push(operand),
+            _ => alternatives.push(vec![operand]),
+        }
+    }
+    let bare = |parts: Vec<Expr>, op: BinaryOperator| {
+        parts.into_iter().reduce(|left, right| Expr::BinaryOp {
+            left: Box::new(left),
+            op: op.clone(),
+            right: Box::new(right),
+        })
+    };
+    let all = alternatives.into_iter().filter_map(|all| bare(all, BinaryOperator::And)).collect();
+    if let Some(any) = bare(all, BinaryOperator::Or) {
+        *expr = any;
+    }
+}
+
+fn swallows(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryOp { left, op: op @ (BinaryOperator::And | BinaryOperator::Or), right } => {
+            // OR below AND stands in parentheses, unless an inner part has been put in order before.
+            let or = |side: &Expr| matches!(side, Expr::BinaryOp { op: BinaryOperator::Or, .. });
+            let misplaced = *op == BinaryOperator::And && (or(left) || or(right));
+            misplaced || swallows(left) || swallows(right)
+        }
+        Expr::UnaryOp { op: ast::UnaryOperator::Not, expr } => swallows(expr),
+        Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) => {
+            matches!(right.as_ref(), Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or, .. })
+        }
+        _ => false,
+    }
+}
+
+/// The operands of AND and OR as they stand in the text, each with what is before it.
+fn flat(expr: Expr) -> Vec<(Option<BinaryOperator>, Expr)> {
+    let first = |mut operands: Vec<(Option<BinaryOperator>, Expr)>, make: &dyn Fn(Expr) -> Expr| {
+        if let Some((_, operand)) = operands.first_mut() {
+            let inside = std::mem::replace(operand, truth());
+            *operand = make(inside);
+        }
+        operands
+    };
+    match expr {
+        Expr::BinaryOp { left, op: op @ (BinaryOperator::And | BinaryOperator::Or), right } => {
+            let mut operands = flat(*left);
+            let mut behind = flat(*right);
+            if let Some((before, _)) = behind.first_mut() {
+                *before = Some(op);
+            }
+            operands.append(&mut behind);
+            operands
+        }
+        Expr::UnaryOp { op: ast::UnaryOperator::Not, expr } => first(flat(*expr), &|inside| not(inside)),
+        Expr::IsDistinctFrom(left, right) => {
+            first(flat(*right), &|inside| Expr::IsDistinctFrom(left.clone(), Box::new(inside)))
+        }
+        Expr::IsNotDistinctFrom(left, right) => {
+            first(flat(*right), &|inside| Expr::IsNotDistinctFrom(left.clone(), Box::new(inside)))
+        }
+        other => vec![(None, other)],
+    }
+}
+
 /// `LATERAL (query)` as `LATERAL (SELECT * FROM (query) AS …)`, which [`is_lateral`] knows again.
 pub(crate) fn lateral(factor: &mut ast::TableFactor) {
     if let ast::TableFactor::Derived { lateral: true, subquery, .. } = factor {

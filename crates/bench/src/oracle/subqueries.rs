@@ -54,8 +54,11 @@ impl World {
             0 | 1 => {
                 let order = ["", " DESC", " DESC NULLS LAST"][self.rng.random_range(0..3)];
                 let offset = ["", "", " OFFSET 1"][self.rng.random_range(0..3)];
-                let rest = format!("ORDER BY {value}{order} LIMIT {n}{offset}");
-                ("lateral limit", format!("SELECT cast({value} AS bigint) AS n FROM {of} WHERE {named} {rest}"))
+                let rest = format!("ORDER BY 1{order} LIMIT {n}{offset}");
+                (
+                    "lateral limit",
+                    format!("SELECT cast({value} AS bigint) AS n FROM {of} WHERE {named} {rest}"),
+                )
             }
             2 => {
                 let function = ["count", "sum", "max"][self.rng.random_range(0..3)];
@@ -63,11 +66,11 @@ impl World {
                 let call = format!("cast({function}({value}) AS bigint)");
                 ("lateral aggregate", format!("SELECT {call} AS n FROM {of} WHERE {named}{having}"))
             }
-            3 => (
-                "lateral group by",
-                format!("SELECT count(*) AS n FROM {of} WHERE {named} GROUP BY {key}"),
+            3 => ("lateral group by", format!("SELECT count(*) AS n FROM {of} WHERE {named} GROUP BY {key}")),
+            4 => (
+                "lateral distinct",
+                format!("SELECT DISTINCT cast({value} AS bigint) AS n FROM {of} WHERE {named}"),
             ),
-            4 => ("lateral distinct", format!("SELECT DISTINCT cast({value} AS bigint) AS n FROM {of} WHERE {named}")),
             5 => {
                 let outside = self.of(a, Number);
                 let operator = ["UNION ALL", "UNION", "EXCEPT", "INTERSECT ALL"][self.rng.random_range(0..4)];
@@ -104,7 +107,7 @@ impl World {
         let further = ["", " AND 1 = 1"][self.rng.random_range(0..2)];
         let further = if further.is_empty() { format!(" AND {z} <= {x}") } else { further.to_owned() };
         let innermost = format!(
-            "SELECT cast({z} AS bigint) AS n FROM {} WHERE {inner}{further} ORDER BY {z} LIMIT 1",
+            "SELECT cast({z} AS bigint) AS n FROM {} WHERE {inner}{further} ORDER BY 1 LIMIT 1",
             c.relation
         );
         let inside = match self.rng.random_bool(0.5) {
@@ -169,7 +172,7 @@ impl World {
         let value = self.of(b, Number);
         let of = format!("FROM {} WHERE {named}", b.relation);
         let subquery = match self.rng.random_range(0..3) {
-            0 => format!("SELECT cast({value} AS bigint) {of} ORDER BY {value} DESC LIMIT 1"),
+            0 => format!("SELECT cast({value} AS bigint) {of} ORDER BY 1 DESC LIMIT 1"),
             1 => format!("SELECT cast(sum({value}) AS bigint) + count(*) {of}"),
             _ => format!("SELECT array_length(ARRAY(SELECT {value} {of}), 1)"),
         };

@@ -14,26 +14,61 @@ impl Grammar {
             "u.i % 3 = t.i % 3 AND u.o",
             "(u.o OR u.x = t.y)",
         ]);
-        let order = self.one(&["ORDER BY u.n, u.id", "ORDER BY u.x DESC, u.id DESC", "ORDER BY u.ts NULLS FIRST, u.id"]);
+        let order = self.one(&[
+            "ORDER BY u.n, u.id",
+            "ORDER BY u.x DESC, u.id DESC",
+            "ORDER BY u.ts NULLS FIRST, u.id",
+        ]);
         let limit = self.one(&["LIMIT 1", "LIMIT 2", "LIMIT 2 OFFSET 1", "LIMIT 0", "OFFSET 1"]);
-        let join = self.one(&[", LATERAL {} l", " CROSS JOIN LATERAL {} l", " LEFT JOIN LATERAL {} l ON true", " LEFT JOIN LATERAL {} l ON t.id > 2"]);
+        let join = self.one(&[
+            ", LATERAL {} l",
+            " CROSS JOIN LATERAL {} l",
+            " LEFT JOIN LATERAL {} l ON true",
+            " LEFT JOIN LATERAL {} l ON t.id > 2",
+        ]);
         let (rule, sql) = match self.draw(0..12) {
-            0 | 1 => ("LATERAL with LIMIT", format!("SELECT u.id AS uid, u.x FROM u WHERE {named} {order} {limit}")),
-            2 => ("LATERAL with aggregates", format!("SELECT count(*) AS c, sum(u.i) AS s, max(u.x) AS m, string_agg(u.x, ',' ORDER BY u.id) AS g FROM u WHERE {named}")),
-            3 => ("LATERAL with GROUP BY", format!("SELECT u.o, count(*) AS c, avg(u.n) AS a FROM u WHERE {named} GROUP BY u.o HAVING count(*) > t.id % 2")),
+            0 | 1 => (
+                "LATERAL with LIMIT",
+                format!("SELECT u.id AS uid, u.x FROM u WHERE {named} {order} {limit}"),
+            ),
+            2 => (
+                "LATERAL with aggregates",
+                format!(
+                    "SELECT count(*) AS c, sum(u.i) AS s, max(u.x) AS m, string_agg(u.x, ',' ORDER BY u.id) AS g FROM u WHERE {named}"
+                ),
+            ),
+            3 => (
+                "LATERAL with GROUP BY",
+                format!(
+                    "SELECT u.o, count(*) AS c, avg(u.n) AS a FROM u WHERE {named} GROUP BY u.o HAVING count(*) > t.id % 2"
+                ),
+            ),
             4 => {
                 let set = self.one(&["UNION ALL", "UNION", "EXCEPT", "EXCEPT ALL", "INTERSECT"]);
-                ("LATERAL with a set operation", format!("SELECT u.i AS c FROM u WHERE {named} {set} SELECT t.i"))
+                (
+                    "LATERAL with a set operation",
+                    format!("SELECT u.i AS c FROM u WHERE {named} {set} SELECT t.i"),
+                )
             }
             5 => ("LATERAL with DISTINCT", format!("SELECT DISTINCT u.o, u.i % 4 AS m FROM u WHERE {named}")),
             6 => {
                 let inner = format!("SELECT u.id AS uid, u.i AS k FROM u WHERE {named} {order} LIMIT 3");
-                ("LATERAL in LATERAL", format!("SELECT q.uid, m.c FROM ({inner}) q, LATERAL (SELECT count(*) AS c FROM u AS w WHERE w.i = q.k AND w.id <> t.id) m"))
+                (
+                    "LATERAL in LATERAL",
+                    format!(
+                        "SELECT q.uid, m.c FROM ({inner}) q, LATERAL (SELECT count(*) AS c FROM u AS w WHERE w.i = q.k AND w.id <> t.id) m"
+                    ),
+                )
             }
             7 => return self.subquery_value(named, order),
             8 => return self.condition(named),
             9 => return self.in_on(named),
-            _ => ("LATERAL with OVER", format!("SELECT u.id AS uid, rank() OVER (ORDER BY u.n) AS r, t.i AS ti FROM u WHERE {named}")),
+            _ => (
+                "LATERAL with OVER",
+                format!(
+                    "SELECT u.id AS uid, rank() OVER (ORDER BY u.n) AS r, t.i AS ti FROM u WHERE {named}"
+                ),
+            ),
         };
         let sql = format!("SELECT t.id, l.* FROM t{}", join.replace("{}", &format!("({sql})")));
         self.made(rule, sql)
@@ -56,7 +91,8 @@ impl Grammar {
             _ => "(SELECT u.x FROM u WHERE u.i = t.i)".to_owned(),
         };
         let sql = match self.draw(0..5) {
-            0 => format!("SELECT {value} AS v, count(*) AS c FROM t GROUP BY 1").replace("ARRAY(SELECT u.i", "ARRAY(SELECT u.id"),
+            0 => format!("SELECT {value} AS v, count(*) AS c FROM t GROUP BY 1")
+                .replace("ARRAY(SELECT u.i", "ARRAY(SELECT u.id"),
             1 => format!("SELECT t.id FROM t WHERE {value} IS NOT NULL"),
             _ => format!("SELECT t.id, {value} AS v FROM t"),
         };
