@@ -13,8 +13,8 @@ use crate::{Metadata, asof, clock, literals, names, row_values, rows, spelling, 
 /// How a statement is read that can be read in several ways.
 #[derive(Default)]
 pub(crate) struct Reading {
-    /// Outputs of the outermost SELECT that stand beside a `*` get names that cannot meet its columns'.
-    rename_beside_wildcard: bool,
+    /// Outputs of the outermost SELECT get names that cannot meet those of columns.
+    rename_outputs: bool,
     /// Names that mean the only column of a function in FROM, by its alias.
     of_functions: HashMap<String, ast::Ident>,
 }
@@ -24,8 +24,9 @@ impl Reading {
     pub(crate) fn revise(&mut self, error: &SqlError, query: &ast::Query) -> bool {
         let state = error.state();
         if [SqlState::DUPLICATE_COLUMN, SqlState::AMBIGUOUS_COLUMN].contains(&state) {
-            // `SELECT *, a AS b`: perhaps the names beside `*` are those of its columns.
-            return !std::mem::replace(&mut self.rename_beside_wildcard, true);
+            // `SELECT *, a AS b`: perhaps the names beside `*` are those of its columns. `SELECT a::text FROM t ORDER BY t.a`:
+            // both are called a.
+            return !std::mem::replace(&mut self.rename_outputs, true);
         }
         let name = error.message().strip_prefix("column \"").and_then(|rest| rest.split_once('"'));
         let Some((name, _)) = name.filter(|_| state == SqlState::UNDEFINED_COLUMN) else { return false };
@@ -125,6 +126,9 @@ impl VisitorMut for Rewriter<'_> {
             });
         }
         order_by_outputs(query);
+        if self.reading.rename_outputs && self.depth == 0 {
+            order_by_names(query);
+        }
         // The columns that are inserted into decide the types of an INSERT's own rows.
         if self.depth > 0 {
             literals::type_values(&mut query.body);
@@ -312,6 +316,27 @@ fn order_by_outputs(query: &mut ast::Query) {
     }
 }
 
+/// `SELECT a::text AS b FROM t ORDER BY b`: the output, by its number, as its name will be another.
+fn order_by_names(query: &mut ast::Query) {
+    let (ast::SetExpr::Select(select), Some(order_by)) = (query.body.as_ref(), &mut query.order_by) else {
+        return;
+    };
+    let ast::OrderByKind::Expressions(keys) = &mut order_by.kind else { return };
+    let outputs = select.projection.iter().map(|item| match item {
+        SelectItem::UnnamedExpr(expr) => Some(names::of_expression(expr)),
+        SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
+        _ => None,
+    });
+    // The numbers of outputs behind a `*` are not known.
+    let Some(outputs) = outputs.collect::<Option<Vec<String>>>() else { return };
+    for key in keys {
+        let ast::Expr::Identifier(ident) = &key.expr else { continue };
+        if let Some(at) = outputs.iter().position(|name| *name == fold(ident)) {
+            key.expr = ast::Expr::value(ast::Value::Number((at + 1).to_string(), false));
+        }
+    }
+}
+
 /// What PostgreSQL refuses of an aggregate over a window.
 fn refuse_in_window(call: &ast::Function) -> Result<(), SqlError> {
     use ast::Spanned;
@@ -361,10 +386,7 @@ fn has_limit(clause: &ast::LimitClause) -> bool {
 impl Rewriter<'_> {
     /// Gives every output an explicit name, and different ones where PostgreSQL allows the same name twice.
     fn name_outputs(&self, select: &mut ast::Select) {
-        let wildcard =
-            |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-        let set_apart =
-            self.reading.rename_beside_wildcard && self.depth == 1 && select.projection.iter().any(wildcard);
+        let set_apart = self.reading.rename_outputs && self.depth == 1;
         let mut seen: HashMap<String, usize> = HashMap::new();
         for item in &mut select.projection {
             let (name, named) = match item {
