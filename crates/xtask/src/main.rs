@@ -77,7 +77,17 @@ fn root() -> PathBuf {
 
 /// Runs a program in the repository's folder; its output is the user's.
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let status = Command::new(program).args(arguments).current_dir(root()).status();
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root());
+    // What cargo says of this program is not meant for what it runs: build scripts that look at it would be run again, and all
+    // that stands on ring, DataFusion included, be built again.
+    let of_this_program = |name: &String| {
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_BIN_NAME"
+    };
+    std::env::vars().map(|(name, _)| name).filter(of_this_program).for_each(|name| {
+        command.env_remove(name);
+    });
+    let status = command.status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{program} {}: {status}", arguments.join(" "))),
